@@ -1,0 +1,1 @@
+"""One outside system each: plain values in, our errors out."""

@@ -1,0 +1,1 @@
+"""Translate the outside world into one call of one service; no decisions."""

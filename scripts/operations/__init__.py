@@ -1,0 +1,1 @@
+"""The commands an operator runs: deploy the stack, keep the CAs."""
