@@ -40,6 +40,10 @@ class Conflict(AppError):
     """The request contradicts what is already recorded."""
 
 
+class Contended(AppError):
+    """Another request got there first; the same request, made again, may succeed."""
+
+
 class QuotaExceeded(AppError):
     """The owner holds as many active certificates as one owner may."""
 

@@ -1,0 +1,5 @@
+"""The tables of certificates."""
+
+from chalicelib.adapters.store.certificates import CertificateStore
+
+__all__ = ["CertificateStore"]

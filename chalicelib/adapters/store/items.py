@@ -1,0 +1,153 @@
+"""What the two tables hold, as pynamodb models, and the way to our values and back."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+from pynamodb.attributes import (
+    BooleanAttribute,
+    NumberAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+    UTCDateTimeAttribute,
+)
+from pynamodb.connection import Connection
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.models import Model
+
+from chalicelib.domain.model import Access, CertificateRecord, Validity
+
+
+class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # pynamodb's is untyped
+    """An owner's certificates in the order of their issue."""
+
+    class Meta:
+        index_name = "by_owner"
+        projection = AllProjection()
+
+    owner = UnicodeAttribute(hash_key=True)
+    issued_key = UnicodeAttribute(range_key=True)
+
+
+class CertificateItem(Model):
+    """One item per serial. CertificateStore binds the table name, so importing reads no config."""
+
+    class Meta:
+        table_name: str | None = None
+
+    serial = UnicodeAttribute(hash_key=True)
+    owner = UnicodeAttribute()
+    issued_key = UnicodeAttribute()  # RFC 3339 time of issue, '#', serial: unique, and sorts
+    expiry_day = UnicodeAttribute()  # YYYY-MM-DD of not_after, UTC
+    not_after = UTCDateTimeAttribute()  # inclusive
+    not_before = UTCDateTimeAttribute()
+    issued_at = UTCDateTimeAttribute()
+    name = UnicodeAttribute()
+    access = UnicodeAttribute(null=True)  # null: a server certificate
+    fingerprint_sha256 = UnicodeAttribute()
+    issuer_id = UnicodeAttribute()
+    key_id = UnicodeAttribute()
+    made_key = BooleanAttribute()
+    label = UnicodeAttribute()
+    slot = NumberAttribute(null=True)
+    certificate = UnicodeAttribute()  # PEM
+    revoked_at = UTCDateTimeAttribute(null=True)
+    revocation_reason = UnicodeAttribute(null=True)
+
+    by_owner = ByOwner()
+
+
+class StateItem(Model):
+    """One item of the state table; which attributes it has depends on its kind.
+
+    owner#ARN / slot#NNN: serial, not_after, expires_at
+    owner#ARN / request#SHA256-OF-IDEMPOTENCY-KEY: serial, digest, expires_at
+    key#KEY-ID / key: owner, revoked_at
+    revoked#ISSUER-ID / NOT-AFTER#SERIAL: serial, revoked_at, reason
+    crl / number: number
+    """
+
+    class Meta:
+        table_name: str | None = None
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    owner = UnicodeAttribute(null=True)
+    serial = UnicodeAttribute(null=True)
+    digest = UnicodeAttribute(null=True)
+    reason = UnicodeAttribute(null=True)
+    number = NumberAttribute(null=True)
+    not_after = UTCDateTimeAttribute(null=True)
+    revoked_at = UTCDateTimeAttribute(null=True)
+    expires_at = TTLAttribute(null=True)
+
+
+def bind(
+    model: type[CertificateItem] | type[StateItem], table_name: str, shared: Connection
+) -> None:
+    """Have *model* use *table_name* through *shared*: else each model makes a client of its own."""
+    model.Meta.table_name = table_name
+    model._connection = None
+    of_model = model._get_connection()
+    shared.add_meta_table(of_model.get_meta_table())
+    of_model.connection = shared
+
+
+def owner_key(owner: str) -> str:
+    """The partition of an owner's slots and requests in the state table."""
+    return f"owner#{owner}"
+
+
+def request_key(idempotency_key: str) -> str:
+    """A fixed-length name, whatever characters the caller chose."""
+    return f"request#{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
+
+
+def item_of(record: CertificateRecord) -> CertificateItem:
+    """The item that keeps *record*."""
+    return CertificateItem(
+        record.serial,
+        owner=record.owner,
+        issued_key=f"{record.issued_at:%Y-%m-%dT%H:%M:%SZ}#{record.serial}",
+        expiry_day=f"{record.validity.not_after:%Y-%m-%d}",
+        not_after=record.validity.not_after,
+        not_before=record.validity.not_before,
+        issued_at=record.issued_at,
+        name=record.name,
+        access=None if record.access is None else record.access.value,
+        fingerprint_sha256=record.fingerprint_sha256,
+        issuer_id=record.issuer_id,
+        key_id=record.key_id,
+        made_key=record.made_key,
+        label=record.label,
+        slot=record.slot,
+        certificate=record.certificate_pem,
+    )
+
+
+def record_of(item: CertificateItem) -> CertificateRecord:
+    """The record that *item* keeps."""
+    return CertificateRecord(
+        serial=item.serial,
+        owner=item.owner,
+        name=item.name,
+        access=None if item.access is None else Access(item.access),
+        issued_at=item.issued_at,
+        validity=Validity(item.not_before, item.not_after),
+        fingerprint_sha256=item.fingerprint_sha256,
+        issuer_id=item.issuer_id,
+        key_id=item.key_id,
+        made_key=item.made_key,
+        label=item.label,
+        slot=None if item.slot is None else int(item.slot),
+        certificate_pem=item.certificate,
+        revoked_at=item.revoked_at,
+        revocation_reason=item.revocation_reason,
+    )
+
+
+def is_before(item: StateItem, now: datetime) -> bool:
+    """Whether the item's time has passed; DynamoDB deletes it some time after that."""
+    return item.expires_at is None or item.expires_at <= now

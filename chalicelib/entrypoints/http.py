@@ -1,0 +1,198 @@
+"""The edge of the HTTP API: callers in, problems out, and the choice of a form."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from chalice import Blueprint, IAMAuthorizer, Response
+from chalice.app import MultiDict
+
+from chalicelib.domain.identity import identify
+from chalicelib.domain.model import Caller
+from chalicelib.errors import (
+    AppError,
+    Conflict,
+    Contended,
+    DependencyFailed,
+    Forbidden,
+    InvalidRequest,
+    Misconfigured,
+    NotAcceptable,
+    NotFound,
+    QuotaExceeded,
+    UnsupportedMediaType,
+)
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+PEM = "application/x-pem-file"
+GZIP = "application/gzip"
+SHELL = "text/x-shellscript"
+
+STATUS_OF: Mapping[type[AppError], int] = {
+    InvalidRequest: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    NotAcceptable: 406,
+    Conflict: 409,
+    UnsupportedMediaType: 415,
+    QuotaExceeded: 429,
+    Misconfigured: 500,
+    Contended: 503,
+    DependencyFailed: 503,
+}
+
+_TITLES = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    406: "Not acceptable",
+    409: "Conflict",
+    415: "Unsupported media type",
+    429: "Too many requests",
+    500: "Internal server error",
+    503: "Service unavailable",
+}
+
+
+class ApiBlueprint(Blueprint):
+    """A blueprint whose every route is signed by IAM, answers problems, and carries the request id.
+
+    A view's exception never reaches Chalice's own middleware, so it is caught here.
+    """
+
+    def route(self, path: str, **kwargs: Any) -> Callable[[Callable[..., Response]], Any]:
+        """As Chalice's, but IAM-authorised, and open to every content type: we judge that."""
+        register = super().route(path, authorizer=IAMAuthorizer(), content_types=[], **kwargs)
+
+        def decorate(view: Callable[..., Response]) -> Any:
+            @functools.wraps(view)
+            def guarded(*args: Any, **view_kwargs: Any) -> Response:
+                return self._answer(functools.partial(view, *args, **view_kwargs))
+
+            return register(guarded)
+
+        return decorate
+
+    def caller(self) -> Caller:
+        """Who signed the current request. Raises Forbidden."""
+        return identify(str(self.current_request.context["identity"].get("userArn") or ""))
+
+    def header(self, name: str) -> str | None:
+        """A header of the current request; names are compared without case."""
+        value = self.current_request.headers.get(name)
+        return None if value is None else str(value)
+
+    def query(self, allowed: Sequence[str]) -> dict[str, str]:
+        """The query parameters. Raises InvalidRequest for one unknown or given twice."""
+        given = self.current_request.query_params or MultiDict({})
+        for name in given:
+            if name not in allowed:
+                raise InvalidRequest(
+                    "unknown_parameter",
+                    f"there is no such parameter; there are: {', '.join(allowed) or 'none'}",
+                    field=name,
+                )
+            if len(given.getlist(name)) > 1:
+                raise InvalidRequest("repeated_parameter", "give it once", field=name)
+        return dict(given)
+
+    def _answer(self, view: Callable[[], Response]) -> Response:
+        try:
+            response = view()
+        except AppError as error:
+            response = _problem_of(error)
+        except Exception as error:  # the edge: nothing of it may reach the caller
+            _log_without_message(error)
+            response = problem(500, "internal_error", "something went wrong on our side")
+        response.headers["x-request-id"] = str(self.current_request.context.get("requestId", ""))
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+
+def _problem_of(error: AppError) -> Response:
+    status = STATUS_OF[type(error)]
+    level = logging.ERROR if status >= 500 else logging.INFO
+    log.log(level, "answered %d %s: %s", status, error.code, error)
+    return problem(status, error.code, str(error), error.field)
+
+
+def _log_without_message(error: Exception) -> None:
+    """Where and what kind, but not the message: it may quote a request, and with it a secret."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("unexpected %s\n%s", type(error).__qualname__, frames)
+
+
+def problem(status: int, code: str, detail: str, field: str | None = None) -> Response:
+    """An answer in the form of RFC 9457, with our extension members code and field."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _TITLES[status],
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if field is not None:
+        body["field"] = field
+    return Response(
+        body=json.dumps(body),
+        status_code=status,
+        headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store"},
+    )
+
+
+def json_answer(document: Mapping[str, Any], status: int = 200, **headers: str) -> Response:
+    """A JSON answer that no cache keeps: most of them are about one caller alone."""
+    return Response(
+        body=json.dumps(document),
+        status_code=status,
+        headers={"Content-Type": JSON, "Cache-Control": "no-store", **headers},
+    )
+
+
+def choose_form(accept: str | None, offered: Sequence[str]) -> str:
+    """The offered form that the Accept header ranks first (RFC 9110 section 12.5.1).
+
+    The first offered is the default. The gzip form is chosen only where it is named first:
+    API Gateway turns the answer into bytes only if the first type named is a binary one
+    (AWS "Return binary media from a Lambda proxy integration in API Gateway").
+    Raises NotAcceptable.
+    """
+    ranges = _ranges(accept or "*/*")
+    for position, media_range in ranges:
+        for form in offered:
+            if form == GZIP and (position > 0 or media_range != GZIP):
+                continue
+            if media_range in (form, "*/*", f"{form.split('/')[0]}/*"):
+                return form
+    raise NotAcceptable(
+        "not_acceptable", f"choose with the Accept header one of: {', '.join(offered)}"
+    )
+
+
+def _ranges(accept: str) -> list[tuple[int, str]]:
+    """The media ranges with their place in the header, best first; those of weight 0 left out."""
+    weighted = []
+    for position, part in enumerate(accept.lower().split(",")):
+        media_range, *parameters = [piece.strip() for piece in part.split(";")]
+        weight = _weight(parameters)
+        if weight > 0:
+            weighted.append((-weight, position, media_range))
+    return [(position, media_range) for _, position, media_range in sorted(weighted)]
+
+
+def _weight(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
