@@ -22,6 +22,7 @@ from localcloud.parts import Part, Running
 from localcloud.processes import Identity, Lock
 
 LOOK_SECONDS = 0.1  # how often it looks after the parts
+RETRY_SECONDS = 5.0  # between attempts at a program that cannot be started
 
 
 class Supervisor:
@@ -62,10 +63,16 @@ class Supervisor:
         with connection:
             connection.settimeout(2)
             try:
-                answer = self._answer(json.loads(connection.makefile("rb").readline()))
-                connection.sendall(json.dumps(answer).encode() + b"\n")
-            except (OSError, ValueError) as error:
-                self._say(f"a request went wrong: {error}")
+                request = connection.makefile("rb").readline()
+                connection.sendall(json.dumps(self._understand(request)).encode() + b"\n")
+            except OSError as error:
+                self._say(f"a request was not heard out: {error}")
+
+    def _understand(self, request: bytes) -> dict[str, Any]:
+        try:
+            return self._answer(json.loads(request))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return {"error": f"that is no request: {error!r}"}
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
@@ -107,7 +114,14 @@ class Supervisor:
                     self.ending = f"{name} has ended, and the cloud's state with it"
                     return
             if running.process is None and time.monotonic() >= running.due:
-                running.start()
+                self._start_again(running)
+
+    def _start_again(self, running: Running) -> None:
+        try:
+            running.start()
+        except OSError as error:
+            self._say(f"{running.part.name} could not be started again: {error}")
+            running.due = time.monotonic() + RETRY_SECONDS
 
     def _say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
