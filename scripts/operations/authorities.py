@@ -1,0 +1,114 @@
+"""Make the CAs of a deployed stack, with the operator's own credentials, and read them back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import boto3
+from botocore.exceptions import ClientError
+from cryptography import x509
+
+from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
+from chalicelib.domain.model import KeyType, Validity
+from chalicelib.domain.pki import keys, leaves
+from chalicelib.domain.pki.authorities import (
+    Authority,
+    AuthorityKind,
+    make_client_authority,
+    make_server_authority,
+)
+from chalicelib.domain.policy import BACKDATE
+from operations.cloud import CommandError, error_code
+
+# RSA of 2048 bits ends its recommended life within that of a CA (NIST SP 800-57 part 1, table 4).
+KEY_TYPES = [t.value for t in KeyType if t is not KeyType.RSA_2048]
+
+LIFETIME = timedelta(days=3650)
+
+
+def exist(aws: boto3.Session, outputs: dict[str, str]) -> bool:
+    """Whether both CAs have been made."""
+    return len(read(aws, outputs)) == len(AuthorityKind)
+
+
+def read(aws: boto3.Session, outputs: dict[str, str]) -> dict[AuthorityKind, AuthoritySet]:
+    """The CAs that have been made; their certificates, not their keys."""
+    names = {authority_set_name(outputs["ParameterPrefix"], kind): kind for kind in AuthorityKind}
+    answer = aws.client("ssm").get_parameters(Names=list(names))
+    return {names[p["Name"]]: AuthoritySet.from_json(p["Value"]) for p in answer["Parameters"]}
+
+
+def make(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> None:
+    """Make those of the two CAs that are not there yet, and publish the trust.
+
+    Never overwrites: a CA that is there, or comes to be there meanwhile, stays as it is.
+    Raises CommandError.
+    """
+    there = read(aws, outputs)
+    for kind in AuthorityKind:
+        if kind not in there:
+            _store(aws, outputs, kind, _authority(kind, KeyType(key_type), outputs["RegistryHost"]))
+    publish(aws, outputs)
+
+
+def publish(aws: boto3.Session, outputs: dict[str, str]) -> None:
+    """Have the stack's own function publish the trust now. Raises CommandError."""
+    answer = aws.client("lambda").invoke(FunctionName=outputs["RefreshCrlFunction"], Payload=b"{}")
+    if "FunctionError" in answer:
+        said = json.loads(answer["Payload"].read() or b"{}")
+        raise CommandError(
+            f"publishing the trust failed: {said.get('errorMessage', 'no reason given')}; "
+            f"the log group is {outputs['FunctionLogs']}; then run scripts/ca publish"
+        )
+
+
+def _authority(kind: AuthorityKind, key_type: KeyType, host: str) -> Authority:
+    key = keys.make_key(key_type)
+    serial = secrets.randbits(leaves.SERIAL_BITS) or 1
+    validity = Validity.starting(datetime.now(UTC), LIFETIME, BACKDATE)
+    if kind is AuthorityKind.CLIENT:
+        return make_client_authority(key, serial, validity)
+    return make_server_authority(key, serial, validity, host)
+
+
+def _store(
+    aws: boto3.Session, outputs: dict[str, str], kind: AuthorityKind, authority: Authority
+) -> None:
+    """The key first: once the set names an authority, its key is there."""
+    ssm, prefix = aws.client("ssm"), outputs["ParameterPrefix"]
+    certificate = leaves.certificate_pem(authority.certificate)
+    known = AuthoritySet(authority.id, {authority.id: certificate})
+    try:
+        ssm.put_parameter(
+            Name=key_name(prefix, kind, authority.id),
+            Value=keys.private_key_pem(authority.key).decode(),
+            Type="SecureString",
+            KeyId=outputs["KeyArn"],
+            Tier="Intelligent-Tiering",
+            Overwrite=False,
+        )
+        ssm.put_parameter(
+            Name=authority_set_name(prefix, kind),
+            Value=known.to_json(),
+            Type="String",
+            Tier="Intelligent-Tiering",
+            Overwrite=False,
+        )
+    except ClientError as error:
+        if error_code(error) == "ParameterAlreadyExists":
+            raise CommandError(f"a {kind} CA was made meanwhile; it stays") from error
+        raise
+
+
+def describe(known: AuthoritySet, now: datetime) -> list[str]:
+    """One line for each authority of a set."""
+    lines = []
+    for id_, pem in known.certificates.items():
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        end = certificate.not_valid_after_utc
+        role = "signs" if id_ == known.active else "trusted"
+        days = (end - now).days
+        lines.append(f"{id_}  {role:<8} until {end:%Y-%m-%d} ({days} days)")
+    return lines

@@ -1,0 +1,61 @@
+"""What the commands share: whom they talk to, the stack they speak of, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+
+class CommandError(Exception):
+    """What went wrong and what to do, for the person who ran the command."""
+
+
+def session() -> boto3.Session:
+    """The caller's, with a region. Raises CommandError."""
+    found = boto3.Session(region_name=os.environ.get("AWS_REGION"))
+    if found.region_name is None:
+        raise CommandError("no region: set AWS_REGION, or a region in your AWS profile")
+    return found
+
+
+def stack_name(stage: str) -> str:
+    """The CloudFormation stack of a stage."""
+    return f"registry-trust-{stage}"
+
+
+def stack_outputs(aws: boto3.Session, stage: str) -> dict[str, str]:
+    """The outputs of a deployed stack. Raises CommandError when there is none."""
+    try:
+        stacks = aws.client("cloudformation").describe_stacks(StackName=stack_name(stage))
+    except ClientError as error:
+        if "does not exist" in str(error):
+            raise CommandError(f"stage {stage} is not deployed: run scripts/deploy") from error
+        raise
+    outputs = stacks["Stacks"][0].get("Outputs", [])
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
+
+
+def error_code(error: ClientError) -> str:
+    """AWS's word for what went wrong."""
+    return str(error.response["Error"]["Code"])
+
+
+def run(command: str, body: Callable[[], Any]) -> int:
+    """Run *body*; tell a failure in one line, without a traceback. Returns the exit code."""
+    try:
+        body()
+    except CommandError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 1
+    except (BotoCoreError, ClientError) as error:
+        print(f"{command}: AWS said: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted; run it again to finish", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,147 @@
+"""scripts/deploy: package, upload, create or update the stack, make its CAs once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+import boto3
+
+from operations import authorities, cloud
+from operations.cloud import CommandError
+from operations.packaging import ArtifactBucket, package
+from operations.stack import Stack
+
+_STAGE = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    given = _parse(arguments)
+    return cloud.run("scripts/deploy", lambda: deploy(given))
+
+
+def deploy(given: argparse.Namespace) -> None:
+    """Raises CommandError."""
+    aws = cloud.session()
+    identity = aws.client("sts").get_caller_identity()
+    _say(f"stage {given.stage}, account {identity['Account']}, region {aws.region_name}")
+    stack = Stack(aws, cloud.stack_name(given.stage))
+    parameters = _parameters(given, stack)
+
+    _say("packaging the functions")
+    made = package(given.stage, aws.region_name)
+    artifacts = ArtifactBucket(aws)
+    template = artifacts.upload(made)
+    _say("handing the template to CloudFormation")
+    outcome = stack.deploy(artifacts.template_argument(template), parameters)
+    _say(f"the stack is {outcome}")
+
+    outputs = cloud.stack_outputs(aws, given.stage)
+    if given.slack_webhook_file:
+        _store_webhook(aws, outputs, given.slack_webhook_file)
+    if authorities.exist(aws, outputs):
+        _say("the CAs are there already")
+    else:
+        authorities.make(aws, outputs, given.key_type)
+        _say("made the CAs and published the trust")
+    _print_next(given.stage, outputs)
+
+
+def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
+    parameters = {"Stage": given.stage, **dict(given.param)}
+    if given.registry_host:
+        match = _HOST_AND_PORT.fullmatch(given.registry_host)
+        if match is None or not 0 < int(match["port"] or 443) < 65536:
+            raise CommandError("--registry-host must be a host name or address, or HOST:PORT")
+        parameters["RegistryHost"] = match["host"].strip("[]").lower()
+        parameters["RegistryPort"] = match["port"] or "443"
+    elif "RegistryHost" not in stack.parameters():
+        raise CommandError("the first time, say where the registry is: --registry-host HOST[:PORT]")
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        parameters.setdefault("RequireTls", "false")
+    return parameters
+
+
+def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> None:
+    webhook = file.read_text().strip()
+    if not re.fullmatch(r"https?://\S+", webhook):
+        raise CommandError(f"{file} must hold one line, the address of a Slack webhook")
+    aws.client("ssm").put_parameter(
+        Name=f"{outputs['ParameterPrefix']}slack-webhook",
+        Value=webhook,
+        Type="SecureString",
+        KeyId=outputs["KeyArn"],
+        Overwrite=True,
+    )
+    _say("stored the Slack webhook")
+
+
+def _print_next(stage: str, outputs: dict[str, str]) -> None:
+    print(
+        f"""
+deployed. What next:
+
+  let people in   attach {outputs["DeveloperPolicyArn"]}
+                  to those who need certificates (admins: {outputs["AdminPolicyArn"]})
+  the registry    run it under the instance profile {outputs["RegistryHostInstanceProfileName"]},
+                  its images in s3://{outputs["RegistryBucket"]}
+  a certificate   curl -X POST --aws-sigv4 aws:amz:REGION:execute-api \\
+                    --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" {outputs["ApiUrl"]}certs
+  the CAs         scripts/ca show --stage {stage}"""
+    )
+
+
+def _say(text: str) -> None:
+    print(f"deploy: {text}", file=sys.stderr, flush=True)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/deploy",
+        description="Create or update a registry-trust stack, and make its CAs the first time. "
+        "Uses your AWS credentials and AWS_REGION; honours AWS_ENDPOINT_URL.",
+        epilog="exit codes: 0 deployed, 1 failed (the old stack goes on serving), 2 wrong call",
+    )
+    parser.add_argument("--stage", required=True, type=_stage, help="which deployment, e.g. prod")
+    parser.add_argument("--registry-host", metavar="HOST[:PORT]", help="needed the first time")
+    parser.add_argument("--slack-webhook-file", type=_file, metavar="F", help="kept encrypted")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="KEY=VALUE",
+        help="a parameter of .chalice/stack.yaml, e.g. MaximumDays=30; kept until changed",
+    )
+    parser.add_argument(
+        "--key-type", default="ec-p256", choices=authorities.KEY_TYPES, help="of new CAs"
+    )
+    return parser.parse_args(arguments)
+
+
+def _stage(text: str) -> str:
+    if not _STAGE.fullmatch(text):
+        raise argparse.ArgumentTypeError("lower-case letters, digits and hyphens, at most 31")
+    return text
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isalnum():
+        raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE")
+    return key, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""From the source to a template that CloudFormation takes: package, upload, point to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+from botocore.exceptions import ClientError
+
+from operations.cloud import CommandError, error_code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# AWS "AWS CloudFormation endpoints and quotas": template body size in a request.
+_INLINE_TEMPLATE_BYTES = 51_200
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What chalice made: the functions' code, and the template that still points to a file."""
+
+    code: Path
+    template: dict[str, Any]
+
+
+def package(stage: str, region: str) -> Package:
+    """Package the checkout, or take what is there already for the same source."""
+    target = ROOT / "build" / stage
+    stamp = target / "source.sha256"
+    source = _digest_of_source(region)
+    if not stamp.exists() or stamp.read_text() != source:
+        _chalice_package(stage, region, target)
+        stamp.write_text(source)
+    template = yaml.safe_load((target / "sam.yaml").read_text())
+    return Package(target / "deployment.zip", template)
+
+
+def _chalice_package(stage: str, region: str, target: Path) -> None:
+    command = [sys.executable, "-m", "chalice", "package", "--stage", stage]
+    command += ["--merge-template", ".chalice/stack.yaml", "--template-format", "yaml", str(target)]
+    environment = {**os.environ, "AWS_DEFAULT_REGION": region}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise CommandError(f"chalice package failed:\n{done.stdout}{done.stderr}")
+
+
+def _digest_of_source(region: str) -> str:
+    digest = hashlib.sha256(f"{region} {sys.version_info[:2]}".encode())
+    for path in _source_files():
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _source_files() -> Iterator[Path]:
+    yield from (ROOT / "app.py", ROOT / "requirements.txt")
+    yield from sorted(path for path in (ROOT / ".chalice").glob("*.*") if path.is_file())
+    for path in sorted((ROOT / "chalicelib").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+class ArtifactBucket:
+    """Where CloudFormation fetches code from; one for all stages of an account and region."""
+
+    def __init__(self, aws: boto3.Session) -> None:
+        account = aws.client("sts").get_caller_identity()["Account"]
+        self._s3 = aws.client("s3")
+        self._region = aws.region_name
+        self._name = f"registry-trust-artifacts-{account}-{aws.region_name}"
+
+    def upload(self, made: Package) -> dict[str, Any]:
+        """Upload the code under the name of its content; the template that points there."""
+        self._create()
+        content = made.code.read_bytes()
+        key = f"code/{hashlib.sha256(content).hexdigest()}.zip"
+        if not self._has(key):
+            self._s3.put_object(Bucket=self._name, Key=key, Body=content)
+        return _pointing_to(made.template, f"s3://{self._name}/{key}")
+
+    def template_argument(self, template: dict[str, Any]) -> dict[str, str]:
+        """How to hand the template to CloudFormation: in the call, or too large, from here."""
+        body = json.dumps(template, separators=(",", ":"))
+        if len(body.encode()) <= _INLINE_TEMPLATE_BYTES:
+            return {"TemplateBody": body}
+        key = f"template/{hashlib.sha256(body.encode()).hexdigest()}.json"
+        self._s3.put_object(Bucket=self._name, Key=key, Body=body.encode())
+        return {"TemplateURL": f"https://{self._name}.s3.{self._region}.amazonaws.com/{key}"}
+
+    def _has(self, key: str) -> bool:
+        try:
+            self._s3.head_object(Bucket=self._name, Key=key)
+        except ClientError as error:
+            if error_code(error) in ("404", "NoSuchKey", "NotFound"):
+                return False
+            raise
+        return True
+
+    def _create(self) -> None:
+        where: dict[str, Any] = {}
+        if self._region != "us-east-1":
+            where = {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
+        try:
+            self._s3.create_bucket(Bucket=self._name, **where)
+        except ClientError as error:
+            if error_code(error) != "BucketAlreadyOwnedByYou":
+                raise
+        self._s3.put_public_access_block(
+            Bucket=self._name,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "IgnorePublicAcls": True,
+                "BlockPublicPolicy": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+
+
+def _pointing_to(template: dict[str, Any], uri: str) -> dict[str, Any]:
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = uri
+    return template

@@ -1,0 +1,136 @@
+"""Create or update one CloudFormation stack, and say what went wrong when it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from operations.cloud import CommandError
+
+_POLL_SECONDS = 1.0
+_DEADLINE_SECONDS = 1800
+_CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
+
+# A stack whose first creation failed can only be deleted (AWS "Stack status codes").
+_NEVER_SERVED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
+
+
+class Stack:
+    """A stack by its name; whether it exists is looked up at each call."""
+
+    def __init__(self, aws: boto3.Session, name: str) -> None:
+        self._cloudformation: Any = aws.client("cloudformation")
+        self._name = name
+
+    def deploy(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> str:
+        """Create or update; 'created', 'updated' or 'unchanged'.
+
+        template: TemplateBody or TemplateURL. parameters: those not given keep their value.
+        Raises CommandError with the resource that failed and why; the old stack is back then.
+        """
+        existing = self._describe()
+        if existing and existing["StackStatus"] in _NEVER_SERVED:
+            self._delete()
+            existing = None
+        if existing and not existing["StackStatus"].endswith("_COMPLETE"):
+            raise CommandError(
+                f"the stack is {existing['StackStatus']}: let that end, or mend it in the "
+                "CloudFormation console, then deploy again"
+            )
+        if existing is None:
+            return self._create(template, parameters)
+        return self._update(template, parameters, existing)
+
+    def parameters(self) -> dict[str, str]:
+        """The values in force; empty when there is no stack."""
+        existing = self._describe() or {}
+        return {p["ParameterKey"]: p["ParameterValue"] for p in existing.get("Parameters", [])}
+
+    def _create(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> str:
+        started = datetime.now(UTC)
+        self._cloudformation.create_stack(
+            StackName=self._name,
+            Capabilities=_CAPABILITIES,
+            Parameters=_as_list(parameters),
+            **template,
+        )
+        self._wait("CREATE_COMPLETE", started)
+        return "created"
+
+    def _update(
+        self, template: Mapping[str, str], parameters: Mapping[str, str], existing: dict[str, Any]
+    ) -> str:
+        started = datetime.now(UTC)
+        summary = self._cloudformation.get_template_summary(**template)
+        known = {p["ParameterKey"] for p in summary["Parameters"]}
+        kept = [
+            {"ParameterKey": p["ParameterKey"], "UsePreviousValue": True}
+            for p in existing.get("Parameters", [])
+            if p["ParameterKey"] in known and p["ParameterKey"] not in parameters
+        ]
+        try:
+            self._cloudformation.update_stack(
+                StackName=self._name,
+                Capabilities=_CAPABILITIES,
+                Parameters=_as_list(parameters) + kept,
+                **template,
+            )
+        except ClientError as error:
+            if "No updates are to be performed" in str(error):
+                return "unchanged"
+            raise
+        self._wait("UPDATE_COMPLETE", started)
+        return "updated"
+
+    def _delete(self) -> None:
+        self._cloudformation.delete_stack(StackName=self._name)
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while self._describe() is not None:
+            if time.monotonic() > deadline:
+                raise CommandError("the remains of a failed creation could not be deleted")
+            time.sleep(_POLL_SECONDS)
+
+    def _wait(self, wanted: str, started: datetime) -> None:
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while True:
+            status = (self._describe() or {"StackStatus": "DELETE_COMPLETE"})["StackStatus"]
+            if status == wanted:
+                return
+            if not status.endswith("_IN_PROGRESS"):
+                raise CommandError(f"the stack is {status}\n{self._failures(started)}")
+            if time.monotonic() > deadline:
+                raise CommandError(f"the stack is still {status}; look into the console")
+            time.sleep(_POLL_SECONDS)
+
+    def _failures(self, started: datetime) -> str:
+        """The resources that failed since *started*, first one first: that is the cause."""
+        pages = self._cloudformation.get_paginator("describe_stack_events")
+        told = []
+        for page in pages.paginate(StackName=self._name):
+            for event in page["StackEvents"]:
+                if event["Timestamp"] >= started.replace(microsecond=0) and event[
+                    "ResourceStatus"
+                ].endswith("_FAILED"):
+                    reason = event.get("ResourceStatusReason", "no reason given")
+                    told.append(
+                        f"  {event['LogicalResourceId']} ({event['ResourceType']}): {reason}"
+                    )
+        return "\n".join(reversed(told)) or "  CloudFormation names no resource"
+
+    def _describe(self) -> dict[str, Any] | None:
+        try:
+            found = self._cloudformation.describe_stacks(StackName=self._name)["Stacks"]
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+        return dict(found[0]) if found else None
+
+
+def _as_list(parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
