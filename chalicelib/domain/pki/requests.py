@@ -83,9 +83,10 @@ def _load(der: bytes) -> x509.CertificateSigningRequest:
 def _length_of(der: bytes) -> int:
     """How long the outermost DER value says it is (X.690 section 8.1.3).
 
-    What is no DER sequence at all is left to the parser: its whole length is given.
+    What is no DER sequence at all, or leaves its length open, which only BER may, is left to the
+    parser: its whole length is given.
     """
-    if len(der) < 2 or der[0] != 0x30:
+    if len(der) < 2 or der[0] != 0x30 or der[1] == 0x80:
         return len(der)
     if der[1] < 0x80:
         return 2 + der[1]
