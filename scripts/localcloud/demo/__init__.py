@@ -1,0 +1,1 @@
+"""The demo: the story of a certificate, told by real clients on the local cloud."""

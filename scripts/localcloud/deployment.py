@@ -1,0 +1,77 @@
+"""Our stack on the emulated AWS, put there by scripts/deploy as it would be on the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from localcloud import programs
+from localcloud.aws import SETTINGS, Caller
+from localcloud.layout import CHECKOUT
+
+STAGE = "local"
+STACK = f"registry-trust-{STAGE}"
+SOURCES = ("app.py", "requirements.txt", ".chalice", "chalicelib", "scripts/operations")
+NOT_SOURCES = frozenset({"__pycache__", "deployments", "deployed"})
+
+
+def deploy(operator: Caller, registry: str, webhook_file: Path, log: Path) -> None:
+    """Create or update the stack. Raises programs.ProgramFailed."""
+    programs.run(
+        [
+            CHECKOUT / "scripts" / "deploy",
+            *("--stage", STAGE),
+            *("--registry-host", registry),
+            *("--slack-webhook-file", webhook_file),
+        ],
+        environment=plain_environment() | operator.environment(),
+        log=log,
+        directory=CHECKOUT,
+    )
+
+
+def plain_environment() -> dict[str, str]:
+    """Of the caller's environment only what says where things are."""
+    kept = ("PATH", "HOME", "LANG", "PYTHON", "PIP_INDEX_URL", "PIP_CONFIG_FILE")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def outputs(operator: Caller) -> dict[str, str]:
+    """The stack's outputs, by key."""
+    formation = operator.session.client(
+        "cloudformation", endpoint_url=operator.endpoint, config=SETTINGS
+    )
+    stack = formation.describe_stacks(StackName=STACK)["Stacks"][0]
+    return {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
+
+
+def api_url(stack_outputs: Mapping[str, str], gateway_port: int) -> str:
+    """The API's address here, without a slash at its end.
+
+    The stack's output names the address on AWS, https://ID.execute-api.REGION.amazonaws.com/v1/;
+    the emulator answers at the same id below execute-api.localhost.
+    """
+    there = urlsplit(stack_outputs["ApiUrl"])
+    api_id = (there.hostname or "").partition(".")[0]
+    return f"http://{api_id}.execute-api.localhost:{gateway_port}{there.path.rstrip('/')}"
+
+
+def sources_digest() -> str:
+    """Changes when what is deployed would change."""
+    digest = hashlib.sha256()
+    for file in sorted(_source_files()):
+        digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _source_files() -> Iterable[Path]:
+    for name in SOURCES:
+        path = CHECKOUT / name
+        found = [path] if path.is_file() else path.rglob("*")
+        for file in found:
+            if file.is_file() and not NOT_SOURCES & set(file.relative_to(CHECKOUT).parts):
+                yield file

@@ -1,0 +1,95 @@
+"""The demo tells what happened, and cannot be content with anything else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from localcloud.demo import certificates
+from localcloud.demo.image import write_image
+from localcloud.demo.story import Outcome, Step, Story, Unexpected
+from localcloud.environment import as_shell
+
+
+@pytest.fixture
+def tell(tmp_path: Path) -> Callable[..., bool]:
+    variables = tmp_path / "env"
+    variables.write_text(as_shell({"WHO": "dev", "SECRET": "hidden"}))
+
+    def telling(*steps: Step) -> bool:
+        return Story(steps, tmp_path / "demo", variables).tell()
+
+    return telling
+
+
+def plain(outcome: Outcome) -> str:
+    return outcome.succeeded().out.strip()
+
+
+def test_a_step_shows_the_command_as_typed_and_what_was_seen(
+    tell: Callable[..., bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tell(Step("Who", 'echo "$WHO"; echo "$SECRET" > file', plain))
+
+    shown = capsys.readouterr().out
+    assert shown == '\n1. Who\n   $ echo "$WHO"; echo "$SECRET" > file\n   ✓ dev\n'
+
+
+def test_the_story_ends_at_the_first_step_that_goes_wrong_and_shows_what_it_wrote(
+    tell: Callable[..., bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not tell(Step("Falls", "echo why >&2; exit 3", plain), Step("Never", "echo", plain))
+
+    shown = capsys.readouterr().out
+    assert "✗ the command should have succeeded" in shown
+    assert "it ended with 3 and wrote:\n     why" in shown
+    assert "Never" not in shown
+
+
+def test_a_variable_that_is_not_set_is_an_error_and_not_empty(tell: Callable[..., bool]) -> None:
+    assert not tell(Step("Typo", 'echo "$WHOO"', plain))
+
+
+PUSHED, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("see", "good", "bad"),
+    [
+        (lambda o: certificates.answered(o, "403"), "{}\n403\n", "{}\n201\n"),
+        (certificates.unpacked, "ca.crt\nclient.cert\nclient.key\n", "ca.crt\nclient.cert\n"),
+        (lambda o: certificates.certified(o, "OU=push"), "OU = push", "OU = pull"),
+        (certificates.same_digests, f"{PUSHED}\n{PUSHED}", f"{PUSHED}\n{OTHER}"),
+        (certificates.same_digests, f"{PUSHED}\n{PUSHED}", f"{PUSHED}\n"),
+    ],
+)
+def test_what_differs_from_the_story_is_noticed(
+    see: Callable[[Outcome], str], good: str, bad: str
+) -> None:
+    assert see(Outcome(0, good, ""))
+    for wrong in (Outcome(0, bad, ""), Outcome(1, good, "")):
+        with pytest.raises(Unexpected):
+            see(wrong)
+
+
+def test_a_refusal_is_only_one_that_failed_for_the_reason_given() -> None:
+    assert Outcome(1, "", "x\npush: denied: no\n").failed("denied") == "push: denied: no"
+    for wrong in (Outcome(0, "denied", ""), Outcome(1, "", "connection refused")):
+        with pytest.raises(Unexpected):
+            wrong.failed("denied")
+
+
+def test_the_image_made_on_the_spot_is_one_that_skopeo_copies(tmp_path: Path) -> None:
+    write_image(tmp_path / "hello", "hello\n")
+    copied = tmp_path / "copied"
+
+    subprocess.run(
+        ["skopeo", "copy", "-q", f"oci:{tmp_path / 'hello'}", f"oci:{copied}"], check=True
+    )
+
+    layers = [file.read_bytes() for file in (copied / "blobs" / "sha256").iterdir()]
+    assert len(layers) == 3
+    assert any(layer.startswith(b"\x1f\x8b") or b"hello\n" in layer for layer in layers)

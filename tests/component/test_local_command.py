@@ -1,0 +1,74 @@
+"""scripts/local as people call it, as far as it goes without the whole cloud."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from localcloud import control, keeper
+from localcloud.layout import CHECKOUT, Layout
+
+
+def local(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CHECKOUT / "scripts" / "local", *arguments],
+        env={**os.environ, "REGISTRY_TRUST_LOCAL": str(directory)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("up", "--gateway-port", "http")])
+def test_a_wrong_call_is_told_what_would_be_right(tmp_path: Path, arguments: tuple[str]) -> None:
+    called = local(tmp_path, *arguments)
+
+    assert called.returncode == 2
+    assert "usage: scripts/local" in called.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "logs", "env", "demo"])
+def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
+    called = local(tmp_path, command, "--help")
+
+    assert (called.returncode, called.stderr) == (0, "")
+    assert f"usage: scripts/local {command}" in called.stdout
+
+
+def test_what_is_not_up_says_so_and_coming_down_again_is_no_error(tmp_path: Path) -> None:
+    assert local(tmp_path, "status").returncode == 1
+    assert "not up" in local(tmp_path, "env").stderr
+    assert local(tmp_path, "down").returncode == 0
+
+
+def test_a_step_that_fails_is_named_with_the_reason_and_the_log(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        called = local(tmp_path, "up", "--gateway-port", port)
+
+    assert called.returncode == 1
+    assert f"supervisor: port {port} (gateway) is taken" in called.stderr
+    assert "supervisor.log" in called.stderr
+
+
+def test_status_of_a_cloud_that_is_half_up_is_a_failure(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    before = os.umask(0o022)
+    layout.prepare()
+    keeper.start(layout)
+    try:
+        assert control.parts(layout) == {}
+        called = local(tmp_path, "status")
+    finally:
+        keeper.stop(layout)
+        os.umask(before)
+
+    assert called.returncode == 1
+    assert "did not come to its end" in called.stdout
