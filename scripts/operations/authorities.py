@@ -27,10 +27,18 @@ KEY_TYPES = [t.value for t in KeyType if t is not KeyType.RSA_2048]
 
 LIFETIME = timedelta(days=3650)
 
-
-def exist(aws: boto3.Session, outputs: dict[str, str]) -> bool:
-    """Whether both CAs have been made."""
-    return len(read(aws, outputs)) == len(AuthorityKind)
+# What a schedule sends (EventBridge "Scheduled Event"); chalice reads these members.
+_AS_SCHEDULED = {
+    "version": "0",
+    "id": "scripts-ca",
+    "detail-type": "Scheduled Event",
+    "source": "registry-trust.operator",
+    "account": "",
+    "time": "",
+    "region": "",
+    "resources": [],
+    "detail": {},
+}
 
 
 def read(aws: boto3.Session, outputs: dict[str, str]) -> dict[AuthorityKind, AuthoritySet]:
@@ -40,22 +48,25 @@ def read(aws: boto3.Session, outputs: dict[str, str]) -> dict[AuthorityKind, Aut
     return {names[p["Name"]]: AuthoritySet.from_json(p["Value"]) for p in answer["Parameters"]}
 
 
-def make(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> None:
-    """Make those of the two CAs that are not there yet, and publish the trust.
+def make_missing(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> list[AuthorityKind]:
+    """Make those of the two CAs that are not there yet; returns which.
 
     Never overwrites: a CA that is there, or comes to be there meanwhile, stays as it is.
     Raises CommandError.
     """
     there = read(aws, outputs)
-    for kind in AuthorityKind:
-        if kind not in there:
-            _store(aws, outputs, kind, _authority(kind, KeyType(key_type), outputs["RegistryHost"]))
-    publish(aws, outputs)
+    missing = [kind for kind in AuthorityKind if kind not in there]
+    for kind in missing:
+        made = _authority(kind, KeyType(key_type), outputs["RegistryHost"])
+        _store(aws, outputs, kind, made)
+    return missing
 
 
 def publish(aws: boto3.Session, outputs: dict[str, str]) -> None:
     """Have the stack's own function publish the trust now. Raises CommandError."""
-    answer = aws.client("lambda").invoke(FunctionName=outputs["RefreshCrlFunction"], Payload=b"{}")
+    answer = aws.client("lambda").invoke(
+        FunctionName=outputs["RefreshCrlFunction"], Payload=json.dumps(_AS_SCHEDULED).encode()
+    )
     if "FunctionError" in answer:
         said = json.loads(answer["Payload"].read() or b"{}")
         raise CommandError(

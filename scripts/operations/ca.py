@@ -21,9 +21,10 @@ def init(given: argparse.Namespace) -> None:
     """Make the CAs. Raises CommandError when they are there."""
     aws = cloud.session()
     outputs = cloud.stack_outputs(aws, given.stage)
-    if authorities.exist(aws, outputs):
+    made = authorities.make_missing(aws, outputs, given.key_type)
+    if not made:
         raise CommandError("the CAs are there already, and everything trusts them; nothing done")
-    authorities.make(aws, outputs, given.key_type)
+    authorities.publish(aws, outputs)
     show(given)
 
 

@@ -44,11 +44,10 @@ def deploy(given: argparse.Namespace) -> None:
     outputs = cloud.stack_outputs(aws, given.stage)
     if given.slack_webhook_file:
         _store_webhook(aws, outputs, given.slack_webhook_file)
-    if authorities.exist(aws, outputs):
-        _say("the CAs are there already")
-    else:
-        authorities.make(aws, outputs, given.key_type)
-        _say("made the CAs and published the trust")
+    made_now = authorities.make_missing(aws, outputs, given.key_type)
+    _say(f"made the {' and the '.join(made_now)} CA" if made_now else "the CAs are there already")
+    authorities.publish(aws, outputs)
+    _say("published the trust")
     _print_next(given.stage, outputs)
 
 

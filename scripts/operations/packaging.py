@@ -45,7 +45,8 @@ def package(stage: str, region: str) -> Package:
 
 
 def _chalice_package(stage: str, region: str, target: Path) -> None:
-    command = [sys.executable, "-m", "chalice", "package", "--stage", stage]
+    chalice = Path(sys.executable).with_name("chalice")  # of our own environment, not of PATH
+    command = [str(chalice), "package", "--stage", stage]
     command += ["--merge-template", ".chalice/stack.yaml", "--template-format", "yaml", str(target)]
     environment = {**os.environ, "AWS_DEFAULT_REGION": region}
     done = subprocess.run(
