@@ -113,6 +113,10 @@ REFUSED = {
     "an empty sequence": (pem_of(b"\x30\x00"), "csr_malformed"),
     "no sequence at all": (pem_of(b"\x04\x02ab"), "csr_malformed"),
     "one byte": (pem_of(b"\x30"), "csr_malformed"),
+    "a version there is not": (
+        pem_of(DER.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1)),
+        "csr_malformed",
+    ),
     "a length of indefinite form": (pem_of(b"\x30\x80" + DER[2:]), "csr_malformed"),
     "a length longer than needed": (pem_of(b"\x30\x83\x00" + DER[2:]), "csr_malformed"),
 }

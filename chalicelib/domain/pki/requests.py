@@ -76,7 +76,7 @@ def _load(der: bytes) -> x509.CertificateSigningRequest:
         raise _trailing()
     try:
         return x509.load_der_x509_csr(der)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise _malformed() from error
 
 
