@@ -10,9 +10,9 @@ from chalicelib.errors import Forbidden
 # AWS "IAM and AWS STS quotas": user and session names have 1 to 64 and 2 to 64 characters of
 # letters, digits and +=,.@_- ; a user's path ends with a slash and is not part of the name.
 _NAME = r"[A-Za-z0-9_+=,.@-]{1,64}"
-_USER = re.compile(rf"arn:aws[a-z-]*:iam::\d{{12}}:user/(?:[!-~]*/)?(?P<name>{_NAME})")
+_USER = re.compile(rf"arn:aws[a-z-]*:iam::[0-9]{{12}}:user/(?:[!-~]*/)?(?P<name>{_NAME})")
 _SESSION = re.compile(
-    rf"arn:aws[a-z-]*:sts::\d{{12}}:assumed-role/(?P<role>{_NAME})/(?P<name>{_NAME})"
+    rf"arn:aws[a-z-]*:sts::[0-9]{{12}}:assumed-role/(?P<role>{_NAME})/(?P<name>{_NAME})"
 )
 _INSTANCE_ID = re.compile(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})")
 
