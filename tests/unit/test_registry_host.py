@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,8 +15,11 @@ import yaml
 from chalicelib.domain.registry_host import (
     FileStorage,
     HostLayout,
+    RefreshSource,
     S3Storage,
+    host_files,
     nginx_config,
+    refresh_settings,
     registry_config,
 )
 from chalicelib.domain.templates import fill, read
@@ -146,3 +153,78 @@ def test_the_subjects_that_nginx_admits_are_anchored_at_both_ends() -> None:
     )
     assert len(patterns) == 2
     assert all(pattern.endswith("$") for pattern in patterns)
+
+
+# --- registry-refresh -----------------------------------------------------------------------------
+
+SOURCE = RefreshSource("team-config", "eu-west-1", "https://id.execute-api.example.com/v1")
+
+
+def test_host_files_are_all_that_a_host_needs() -> None:
+    files = host_files(layout(), STORAGE, SOURCE, http_secret=SECRET)
+    assert {path.rpartition("/")[2]: mode for path, (mode, _) in files.items()} == {
+        "nginx.conf": 0o644,
+        "registry.yml": 0o600,
+        "refresh.env": 0o600,
+        "registry-refresh": 0o755,
+    }
+    assert not any(re.search(r"@[A-Z_]+@", text) for _, text in files.values())
+
+
+def settings_by_sh(text: str) -> dict[str, str]:
+    """What sh makes of refresh.env."""
+    shown = subprocess.run(
+        ["env", "-i", "sh", "-c", 'set -a; eval "$1"; env -0', "sh", text],
+        capture_output=True,
+        check=True,
+    )
+    pairs = [line.partition("=") for line in shown.stdout.decode().split("\0")]
+    return {name: value for name, _, value in pairs}
+
+
+def test_commands_reach_sh_as_they_were_written() -> None:
+    command = "sh -c 'echo \"$HOME\" `id` $(id) \\ ; & | # x' jörg"
+    source = replace(SOURCE, test_command=command, reload_command=command)
+    seen = settings_by_sh(refresh_settings(layout(state_dir="/var/my state"), source))
+    assert seen["NGINX_TEST_COMMAND"] == seen["NGINX_RELOAD_COMMAND"] == command
+    assert seen["STATE_DIR"] == "/var/my state"
+    assert seen["REGISTRY_HOST"] == "registry.example.com"
+    assert (seen["AWS_ENDPOINT_URL"], seen["AWS_EC2_METADATA_SERVICE_ENDPOINT"]) == ("", "")
+
+
+UNSAFE_SETTINGS = {
+    "config_bucket": ["", "a b", "Team", "a.b.c", "x" * 64, "a\nb"],
+    "region": ["", "eu west", "eu-west-1;", "eu-west-1\n"],
+    "api_url": ["", "ftp://x/v1", "https://x/v1?q", "https://x/v1/", "https://x/v 1", 'https://x"'],
+    "endpoint": ["127.0.0.1", "http://x/path", "http://x y", "http://x\n"],
+    "metadata_endpoint": ["127.0.0.1", "http://x/path", "http://user@x"],
+    "test_command": ["", "a\nb", "a\x00b"],
+    "reload_command": ["", "a\nb"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(f, value) for f, values in UNSAFE_SETTINGS.items() for value in values]
+)
+def test_a_setting_that_is_unsafe_is_refused(field: str, value: str) -> None:
+    with pytest.raises(Misconfigured) as refusal:
+        refresh_settings(layout(), replace(SOURCE, **{field: value}))  # type: ignore[arg-type]
+    assert refusal.value.field == field
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_the_scripts_are_clean_under_shellcheck() -> None:
+    files = host_files(layout(), STORAGE, SOURCE, http_secret=SECRET)
+    for name in ("registry-refresh", "refresh.env"):
+        text = files[f"/etc/registry-trust/{name}"][1]
+        unused = ["-e", "SC2034"] if name == "refresh.env" else []  # its reader is another file
+        told = subprocess.run(
+            ["shellcheck", "-s", "sh", *unused, "-"], input=text, capture_output=True, text=True
+        )
+        assert (told.returncode, told.stdout) == (0, "")
+
+
+def test_the_reload_command_survives_any_directory(tmp_path: Path) -> None:
+    own = layout(run_dir=f"{tmp_path}/a b~c")
+    done = subprocess.run(["sh", "-c", own.reload_command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

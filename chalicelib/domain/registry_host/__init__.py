@@ -1,4 +1,4 @@
-"""What stands on a registry host: the text of its nginx and registry files.
+"""What stands on a registry host: the text of its nginx, registry and refresh files.
 
 The same files serve a machine of its own and a private prefix, as root and as anybody:
 
@@ -10,13 +10,35 @@ The same files serve a machine of its own and a private prefix, as root and as a
         upstream="127.0.0.1:15000",
     )
     storage = S3Storage(region="us-east-1", bucket="b", endpoint="http://127.0.0.1:4566")
-    nginx_config(layout); registry_config(layout, storage, http_secret=secret)
+    source = RefreshSource(
+        config_bucket="c",
+        region="us-east-1",
+        api_url="http://id.execute-api.localhost:4566/v1",
+        endpoint="http://127.0.0.1:4566",
+        metadata_endpoint="http://127.0.0.1:1338",
+        reload_command=layout.reload_command,
+    )
+    files = host_files(layout, storage, source, http_secret=secret)       # path -> (mode, text)
 
-The caller makes `layout.directories` and keeps `http_secret` from one rendering to the next.
+The caller makes `layout.directories`, writes the files, and keeps `http_secret` from one rendering
+to the next. It runs `sh <config_dir>/registry-refresh <config_dir>/refresh.env` until that has made
+`layout.trust_dir`, starts `nginx -c <config_dir>/nginx.conf` and the registry with
+`<config_dir>/registry.yml`, and from then on runs registry-refresh on a timer: each run is short,
+exits 0 when all is current, and tells how it went in `<state_dir>/status.json`.
 """
 
-from chalicelib.domain.registry_host.files import nginx_config, registry_config
+from chalicelib.domain.registry_host.files import host_files, nginx_config, registry_config
 from chalicelib.domain.registry_host.layout import HostLayout
+from chalicelib.domain.registry_host.refresh import RefreshSource, refresh_settings
 from chalicelib.domain.registry_host.storage import FileStorage, S3Storage
 
-__all__ = ["FileStorage", "HostLayout", "S3Storage", "nginx_config", "registry_config"]
+__all__ = [
+    "FileStorage",
+    "HostLayout",
+    "RefreshSource",
+    "S3Storage",
+    "host_files",
+    "nginx_config",
+    "refresh_settings",
+    "registry_config",
+]

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from chalicelib.domain.registry_host.layout import HostLayout, Version
+from chalicelib.domain.registry_host.refresh import (
+    RefreshSource,
+    refresh_script,
+    refresh_settings,
+)
 from chalicelib.domain.registry_host.storage import FileStorage, S3Storage, yaml_bool
 from chalicelib.domain.templates import checked, fill, read
 
 KEEPALIVE_TIME_SINCE: Version = (1, 19, 10)
+
+
+def host_files(
+    layout: HostLayout,
+    storage: S3Storage | FileStorage,
+    source: RefreshSource,
+    *,
+    http_secret: str,
+    redirect: bool = False,
+) -> Mapping[str, tuple[int, str]]:
+    """Path to mode and text of every file of a registry host."""
+    registry = registry_config(layout, storage, http_secret=http_secret, redirect=redirect)
+    return {
+        f"{layout.config_dir}/nginx.conf": (0o644, nginx_config(layout)),
+        f"{layout.config_dir}/registry.yml": (0o600, registry),
+        f"{layout.config_dir}/refresh.env": (0o600, refresh_settings(layout, source)),
+        f"{layout.config_dir}/registry-refresh": (0o755, refresh_script()),
+    }
 
 
 def nginx_config(layout: HostLayout) -> str:

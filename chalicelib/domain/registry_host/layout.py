@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -102,6 +103,12 @@ class HostLayout:
     def host_name(self) -> str:
         """The registry's name without a port."""
         return self.registry.partition(":")[0]
+
+    @property
+    def reload_command(self) -> str:
+        """What makes nginx read its files anew, and succeeds when it is not running yet."""
+        pid_file = shlex.quote(f"{self.run_dir}/nginx.pid")
+        return f'test ! -s {pid_file} || kill -HUP "$(cat {pid_file})"'
 
     @property
     def trust_dir(self) -> str:
