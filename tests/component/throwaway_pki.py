@@ -104,7 +104,8 @@ class ThrowawayCa:
     ) -> Leaf:
         key = new_key()
         start, end = not_before or now() - DAY, not_after or now() + 30 * DAY
-        builder = self._builder(subject_name or subject(name, access), key.public_key(), start, end)
+        name_in_full = subject(name, access) if subject_name is None else subject_name
+        builder = self._builder(name_in_full, key.public_key(), start, end)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
         return Leaf(builder.sign(self.key, hashes.SHA256()), key)
 
@@ -156,9 +157,13 @@ class ThrowawayCa:
         self, name: x509.Name, public_key: ec.EllipticCurvePublicKey, start: datetime, end: datetime
     ) -> x509.CertificateBuilder:
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        own_id = x509.SubjectKeyIdentifier.from_public_key(public_key)
+        issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         return (
             x509.CertificateBuilder(issuer, name, public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(end)
+            .add_extension(own_id, False)
+            .add_extension(issuer_id, False)
         )

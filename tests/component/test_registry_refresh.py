@@ -1,0 +1,574 @@
+"""registry-refresh, run by dash, with the real nginx; S3, metadata and API are a stand-in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from chalicelib.domain.registry_host import (
+    FileStorage,
+    HostLayout,
+    RefreshSource,
+    host_files,
+)
+from tests.component.cloud_stand_in import (
+    API_PATH,
+    BUCKET,
+    REGION,
+    SECRET_KEY,
+    TOKEN,
+    Cloud,
+    running_cloud,
+)
+from tests.component.real_host import (
+    NGINX,
+    ask,
+    client_context,
+    layout_under,
+    make_directories,
+    port_of,
+    running_nginx,
+    wait_until,
+)
+from tests.component.throwaway_pki import (
+    DAY,
+    Leaf,
+    ThrowawayCa,
+    certificate_pem,
+    crl_pem,
+    key_pem,
+    new_key,
+    now,
+)
+
+SHELL = shutil.which("dash") or "sh"
+
+
+@dataclass
+class Host:
+    """A registry host whose cloud is a stand-in. `run` is one run of registry-refresh."""
+
+    layout: HostLayout
+    cloud: Cloud
+    prefix: Path
+    client_ca: ThrowawayCa = field(default_factory=lambda: ThrowawayCa("Clients"))
+
+    def write_files(self, test_command: str = f"{NGINX} -t -q -c") -> None:
+        make_directories(self.layout)
+        source = RefreshSource(
+            config_bucket=BUCKET,
+            region=REGION,
+            api_url=f"{self.cloud.url}{API_PATH}",
+            test_command=test_command,
+            reload_command=f"echo x >>'{self.prefix}/reloads'; {self.layout.reload_command}",
+            endpoint=self.cloud.url,
+            metadata_endpoint=self.cloud.url,
+        )
+        storage = FileStorage(str(self.prefix / "images"))
+        for path, (mode, text) in host_files(
+            self.layout, storage, source, http_secret="s" * 32
+        ).items():
+            Path(path).write_text(text)
+            Path(path).chmod(mode)
+
+    def publish(
+        self, *crls: x509.CertificateRevocationList, cas: tuple[ThrowawayCa, ...] = ()
+    ) -> None:
+        self.cloud.objects |= {
+            "trust/ca.crt": self.cloud.server_ca.pem,
+            "trust/client-ca.crt": b"".join(ca.pem for ca in cas or (self.client_ca,)),
+            "trust/client-ca.crl": crl_pem(*crls),
+        }
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        config = Path(self.layout.config_dir)
+        command = [SHELL, str(config / "registry-refresh"), str(config / "refresh.env")]
+        return subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        )
+
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(**environment)
+        _, said = process.communicate(timeout=20)
+        return subprocess.CompletedProcess(process.args, process.returncode, "", said)
+
+    def fails(self, reason: str) -> None:
+        """A run that changes nothing, exits 1 and says *reason*, on stderr and in the status."""
+        before, reloads = self.in_use(), self.reloads
+        result = self.run()
+        assert result.returncode == 1
+        assert reason in result.stderr
+        assert "registry-refresh: " in result.stderr
+        status = self.status()
+        assert status["ok"] is False
+        assert reason in status["last_error"]
+        assert (self.in_use(), self.reloads) == (before, reloads)
+
+    def succeeds(self) -> None:
+        result = self.run()
+        assert (result.returncode, result.stderr) == (0, "")
+        assert self.status()["ok"] is True
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.path("status.json").read_text())  # type: ignore[no-any-return]
+
+    def path(self, name: str) -> Path:
+        return Path(self.layout.state_dir, name)
+
+    def in_use(self) -> dict[str, bytes]:
+        current = self.path("current")
+        return {p.name: p.read_bytes() for p in current.iterdir()} if current.exists() else {}
+
+    @property
+    def reloads(self) -> int:
+        log = self.prefix / "reloads"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def visit(self, leaf: Leaf) -> int:
+        context = client_context(self.cloud.server_ca, leaf, self.prefix)
+        return ask(port_of(self.layout), context).status
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with running_cloud(Cloud(ThrowawayCa("Servers"))) as cloud:
+        host = Host(layout_under(tmp_path / "registry host"), cloud, tmp_path)
+        host.write_files()
+        host.publish(host.client_ca.crl(5))
+        yield host
+
+
+@contextmanager
+def serving(host: Host) -> Iterator[int]:
+    """*host* after its first run, with nginx running (503: there is no registry behind it)."""
+    host.succeeds()
+    with running_nginx(host.layout) as pid:
+        yield pid
+
+
+ADMITTED, REFUSED = 503, 403
+
+
+# --- when all goes well ---------------------------------------------------------------------------
+
+
+def test_the_first_run_makes_all_that_nginx_needs(host: Host) -> None:
+    leaf = host.client_ca.client()
+    with serving(host):
+        assert host.visit(leaf) == ADMITTED
+    modes = {p.name: p.stat().st_mode & 0o777 for p in host.path("current").iterdir()}
+    assert modes["server.key"] == 0o600
+    assert b"BEGIN PRIVATE KEY" not in b"".join(r.body for r in host.cloud.requests)
+    assert not host.path("work").exists()
+
+
+def test_nothing_new_means_no_reload_and_no_new_generation(host: Host) -> None:
+    host.succeeds()
+    generation = os.readlink(host.path("current"))
+    host.succeeds()
+    assert (os.readlink(host.path("current")), host.reloads) == (generation, 1)
+    assert host.cloud.count("/registry/cert") == 1
+
+
+def test_a_new_crl_is_taken_and_its_certificates_refused(host: Host) -> None:
+    lost, kept = host.client_ca.client("lost"), host.client_ca.client("kept")
+    with serving(host):
+        assert (host.visit(lost), host.visit(kept)) == (ADMITTED, ADMITTED)
+        host.publish(host.client_ca.crl(6, [lost.serial]))
+        host.succeeds()
+        wait_until(lambda: host.visit(lost) == REFUSED, "the lost certificate to be refused")
+        assert host.visit(kept) == ADMITTED
+    assert host.reloads == 2
+
+
+def test_a_second_client_ca_is_taken_and_the_first_one_retired(host: Host) -> None:
+    second = ThrowawayCa(host.client_ca.name)  # of the same name, as after a rotation
+    with serving(host):
+        host.publish(second.crl(1), host.client_ca.crl(6), cas=(host.client_ca, second))
+        host.succeeds()
+        wait_until(lambda: host.visit(second.client()) == ADMITTED, "the new CA to be trusted")
+        assert host.visit(host.client_ca.client()) == ADMITTED
+        host.publish(second.crl(2), cas=(second,))
+        host.succeeds()
+        wait_until(lambda: host.visit(host.client_ca.client()) == REFUSED, "the old CA to go")
+        assert host.visit(second.client()) == ADMITTED
+
+
+def test_two_generations_are_kept_and_no_more(host: Host) -> None:
+    for number in range(6, 10):
+        host.publish(host.client_ca.crl(number))
+        host.succeeds()
+    kept = {p.name for p in host.path("generations").iterdir()}
+    links = {os.readlink(host.path(name)).rpartition("/")[2] for name in ("current", "previous")}
+    assert (kept, len(links)) == (links, 2)
+
+
+def test_a_certificate_in_the_last_third_of_its_life_is_renewed_with_a_new_key(host: Host) -> None:
+    host.cloud.certificate_life = (timedelta(days=-61), timedelta(days=29))
+    host.run()  # what it gets is due at once, so it says so
+    host.path("asked-in-vain").unlink()
+    host.cloud.certificate_life = (timedelta(minutes=-5), timedelta(days=90))
+    host.succeeds()
+    first = host.in_use()
+    assert host.cloud.count("/registry/cert") == 2
+    host.succeeds()
+    assert host.in_use() == first
+
+
+@pytest.mark.parametrize(("days_lived", "renewed"), [(59, False), (61, True)])
+def test_the_last_third_begins_after_two_thirds(host: Host, days_lived: int, renewed: bool) -> None:
+    host.succeeds()
+    life = (timedelta(days=-days_lived), timedelta(days=90 - days_lived))
+    put_certificate(host, life)
+    before = host.in_use()["server.key"]
+    host.succeeds()
+    assert (host.in_use()["server.key"] != before) is renewed
+
+
+def put_certificate(
+    host: Host,
+    life: tuple[timedelta, timedelta],
+    name: str = "localhost",
+    ca: ThrowawayCa | None = None,
+) -> None:
+    """Another certificate for the key in use, as if it had been issued long ago."""
+    key = load_pem_private_key(host.in_use()["server.key"], None)
+    issued = (ca or host.cloud.server_ca).server(
+        key.public_key(),  # type: ignore[arg-type]
+        name,
+        not_before=now() + life[0],
+        not_after=now() + life[1],
+    )
+    (host.path("current") / "server.crt").write_bytes(certificate_pem(issued))
+
+
+FRESH = (timedelta(days=-1), timedelta(days=89))
+
+
+def test_a_certificate_for_another_host_name_is_replaced(host: Host) -> None:
+    host.succeeds()
+    put_certificate(host, FRESH, name="registry.elsewhere.example")
+    host.succeeds()
+    assert host.cloud.count("/registry/cert") == 2
+
+
+def test_a_certificate_of_a_retired_server_ca_is_replaced(host: Host) -> None:
+    host.succeeds()
+    host.cloud.server_ca = ThrowawayCa("Servers")
+    host.publish(host.client_ca.crl(5))
+    host.succeeds()
+    assert host.cloud.count("/registry/cert") == 2
+
+
+def test_a_key_that_is_not_the_certificates_is_replaced(host: Host) -> None:
+    host.succeeds()
+    (host.path("current") / "server.key").write_bytes(key_pem(new_key()))
+    host.succeeds()
+    assert host.cloud.count("/registry/cert") == 2
+
+
+def test_two_runs_at_once_do_the_work_once(host: Host) -> None:
+    host.cloud.delay = 0.05
+    runs = [host.start() for _ in range(3)]
+    assert [run.communicate(timeout=20)[1] for run in runs] == ["", "", ""]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert (host.cloud.count("/registry/cert"), host.reloads) == (1, 1)
+
+
+# --- what is not taken ----------------------------------------------------------------------------
+
+
+def refused_crls(host: Host) -> dict[str, tuple[bytes, str]]:
+    ca, stranger = host.client_ca, ThrowawayCa(host.client_ca.name)
+    good = crl_pem(ca.crl(6))
+    short = base64.b64encode(ca.crl(6).public_bytes(Encoding.DER)[:-20])
+    return {
+        "older": (crl_pem(ca.crl(4)), "older (number 0x04) than the one in use (0x05)"),
+        "forged": (crl_pem(ca.crl(6, signed_by=stranger.key)), "no CRL in S3 that it signed"),
+        "a stranger's": (crl_pem(stranger.crl(6)), "no CRL in S3 that it signed"),
+        "a stranger's too": (good + crl_pem(stranger.crl(6)), "signed by none"),
+        "two": (good + crl_pem(ca.crl(7)), "two CRLs"),
+        "expired": (
+            crl_pem(ca.crl(6, last_update=now() - 9 * DAY, next_update=now() - DAY)),
+            "has expired",
+        ),
+        "of tomorrow": (crl_pem(ca.crl(6, last_update=now() + DAY)), "from the future"),
+        "cut short": (good[:-40], "cut short or not PEM"),
+        "cut short inside": (
+            b"-----BEGIN X509 CRL-----\n" + short + b"\n-----END X509 CRL-----\n",
+            "no CRL in S3 that it signed",
+        ),
+        "empty": (b"", "cut short or not PEM"),
+        "HTML": (b"<html><body>Sign in to the hotel's network</body></html>", "not PEM"),
+        "followed by something": (good + b"and more\n", "not PEM"),
+        "of another kind": (host.client_ca.pem, "not PEM of the kind X509 CRL"),
+        "of a huge number": (crl_pem(ca.crl(1 << 100)), "no number that can be read"),
+    }
+
+
+def test_a_crl_with_anything_wrong_is_not_taken(host: Host) -> None:
+    host.succeeds()
+    for case, (crl, reason) in refused_crls(host).items():
+        host.cloud.objects["trust/client-ca.crl"] = crl
+        host.fails(reason), case
+    host.publish(host.client_ca.crl(6))
+    host.succeeds()
+    assert host.in_use()["crl-numbers"].split() == [host.client_ca.authority_id.encode(), b"06"]
+
+
+def test_a_ca_with_anything_wrong_is_not_taken(host: Host) -> None:
+    host.succeeds()
+    no_ca = ThrowawayCa("Clients", is_ca=False)
+    pem = host.client_ca.pem
+    for name in ("ca.crt", "client-ca.crt"):
+        for bad, reason in [
+            (no_ca.pem, "names something as a CA that is none"),
+            (pem[:-40], f"{name} is cut short or not PEM"),
+            (pem + b"<html>", f"{name} is cut short or not PEM"),
+            (b"", f"{name} is cut short or not PEM"),
+            (pem.replace(b"MII", b"MIJ", 1), "names something as a CA that is none"),
+        ]:
+            host.publish(host.client_ca.crl(6))
+            host.cloud.objects[f"trust/{name}"] = bad
+            host.fails(reason)
+
+
+def test_a_client_ca_without_a_crl_is_not_taken(host: Host) -> None:
+    """nginx would refuse every client of that CA, and so it would on the first one's expiry."""
+    host.succeeds()
+    host.publish(host.client_ca.crl(6), cas=(host.client_ca, ThrowawayCa("More")))
+    host.fails("has no CRL in S3 that it signed")
+
+
+def test_on_the_first_run_too_a_bad_crl_is_not_taken(host: Host) -> None:
+    host.publish(host.client_ca.crl(1, signed_by=ThrowawayCa("x").key))
+    host.fails("no CRL in S3 that it signed")
+    assert not host.path("current").exists()
+    host.publish(host.client_ca.crl(1))
+    host.succeeds()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"host": "registry.elsewhere.example"}, "does not verify for localhost"),
+        ({"signer": ThrowawayCa("Servers")}, "does not verify for localhost"),
+        ({"certificate_life": (-3 * DAY, -DAY)}, "does not verify for localhost"),
+    ],
+)
+def test_a_certificate_that_is_no_use_is_not_taken_nor_asked_for_at_once_again(
+    host: Host, changes: dict[str, Any], reason: str
+) -> None:
+    for name, value in changes.items():
+        setattr(host.cloud, name, value)
+    host.fails(reason)
+    host.fails("so we wait")
+    assert host.cloud.count("/registry/cert") == 1
+
+
+# --- what fails around it -------------------------------------------------------------------------
+
+OUTAGES = {
+    "metadata": ("/latest/api/token", lambda: (500, b""), "gave no credentials (no token)"),
+    "no role": ("/security-credentials/", lambda: (404, b""), "gave no credentials (no role)"),
+    "odd metadata": ("/registry-host", lambda: (200, b"<html>"), "no credentials (no access key)"),
+    "S3": ("/trust/ca.crt", lambda: (503, b"<Error><Code>SlowDown</Code></Error>"), "SlowDown"),
+    "S3 denies": ("client-ca.crl", lambda: (403, b"<Error><Code>AccessDenied</Code>"), "AccessDen"),
+    "S3 is a flood": ("client-ca.crt", lambda: (200, b"x" * 2_000_000), "could not fetch"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(OUTAGES))
+def test_in_an_outage_nginx_goes_on_with_what_it_has(host: Host, case: str) -> None:
+    path, fault, reason = OUTAGES[case]
+    leaf = host.client_ca.client()
+    with serving(host):
+        success = host.status()["last_success"]
+        host.publish(host.client_ca.crl(6))
+        host.cloud.faults[path] = fault
+        host.fails(reason)
+        assert host.visit(leaf) == ADMITTED
+        assert host.status()["last_success"] == success
+        host.cloud.faults.clear()
+        host.succeeds()
+    assert host.reloads == 2
+
+
+def test_a_cloud_that_is_not_there_is_said(host: Host, tmp_path: Path) -> None:
+    host.succeeds()
+    settings = Path(host.layout.config_dir, "refresh.env")
+    settings.write_text(settings.read_text().replace(host.cloud.url, "http://127.0.0.1:1"))
+    host.fails("gave no credentials (no token)")
+
+
+def test_a_failing_renewal_does_not_hold_up_a_crl(host: Host) -> None:
+    host.succeeds()
+    put_certificate(host, (timedelta(days=-61), timedelta(days=29)))
+    host.cloud.faults["/registry/cert"] = lambda: (503, b'{"detail": "a \\"bad\\" day"}')
+    key = host.in_use()["server.key"]
+    host.publish(host.client_ca.crl(6))
+    result = host.run()
+    assert (result.returncode, "the API answered 503" in result.stderr) == (1, True)
+    assert host.in_use()["crl-numbers"].split()[1] == b"06"
+    assert host.in_use()["server.key"] == key
+
+
+def test_a_bad_crl_does_not_hold_up_a_renewal(host: Host) -> None:
+    host.succeeds()
+    put_certificate(host, (timedelta(days=-61), timedelta(days=29)))
+    key = host.in_use()["server.key"]
+    host.publish(host.client_ca.crl(1))
+    assert host.run().returncode == 1
+    assert host.in_use()["crl-numbers"].split()[1] == b"05"
+    assert host.in_use()["server.key"] != key
+
+
+def test_what_nginx_does_not_accept_never_counts(host: Host) -> None:
+    leaf = host.client_ca.client()
+    config = Path(host.layout.config_dir, "nginx.conf")
+    with serving(host):
+        good = config.read_text()
+        config.write_text(good + "\nnonsense;\n")
+        host.publish(host.client_ca.crl(6, [leaf.serial]))
+        host.fails("unknown directive nonsense")
+        assert host.visit(leaf) == ADMITTED
+        config.write_text(good)
+        host.succeeds()
+        wait_until(lambda: host.visit(leaf) == REFUSED, "the new CRL to count")
+
+
+def test_nginx_is_tested_with_the_new_files_and_not_with_those_in_use(host: Host) -> None:
+    seen = host.prefix / "seen"
+    seen.mkdir()
+    host.write_files(test_command=f"cp -t '{seen}'")
+    host.succeeds()
+    tested = (seen / "nginx.conf").read_text()
+    assert f"{host.layout.trust_dir}/" not in tested
+    assert f'ssl_crl "{host.layout.state_dir}/work/new/client-ca.crl"' in tested
+
+
+def test_a_reload_that_failed_is_tried_again(host: Host) -> None:
+    host.write_files()
+    settings = Path(host.layout.config_dir, "refresh.env")
+    good = settings.read_text()
+    settings.write_text(good + "NGINX_RELOAD_COMMAND='echo it is stuck; false'\n")
+    result = host.run()
+    assert (result.returncode, "could not be reloaded: it is stuck" in result.stderr) == (1, True)
+    settings.write_text(good)
+    host.succeeds()
+    assert host.reloads == 1
+
+
+def test_an_expired_crl_in_use_is_said_while_no_other_is_to_be_had(host: Host) -> None:
+    host.publish(host.client_ca.crl(5, next_update=now() + timedelta(seconds=2)))
+    host.succeeds()
+    time.sleep(2.1)
+    host.fails("the CRL in use has expired: nginx refuses every client")
+
+
+@pytest.mark.parametrize("after", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
+def test_killed_at_any_moment_it_leaves_a_whole_generation(host: Host, after: float) -> None:
+    host.succeeds()
+    for number in (6, 7):
+        host.publish(host.client_ca.crl(number))
+        process = host.start()
+        time.sleep(after)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=20)
+        files = host.in_use()
+        assert {"ca.crt", "client-ca.crt", "client-ca.crl", "server.crt", "server.key"} <= set(
+            files
+        )
+        assert int(files["crl-numbers"].split()[1], 16) in (5, number - 1, number)
+    host.succeeds()
+    assert host.in_use()["crl-numbers"].split()[1] == b"07"
+    assert host.path("told").read_text() == os.readlink(host.path("current")).rpartition("/")[2]
+
+
+# --- what nobody may see --------------------------------------------------------------------------
+
+
+def test_no_secret_is_ever_an_argument_of_a_program(host: Host) -> None:
+    """Every process's arguments are read as fast as can be while it runs."""
+    host.cloud.delay = 0.05
+    seen: set[bytes] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.update(arguments())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    host.succeeds()
+    done.set()
+    watcher.join()
+    programs = {line.split(b"\0")[0] for line in seen}
+    assert b"curl" in programs
+    for line in seen:
+        assert SECRET_KEY.encode() not in line
+        assert TOKEN.encode() not in line
+        assert b"AWS4-HMAC" not in line
+
+
+def arguments() -> Iterator[bytes]:
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                yield (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+
+
+def test_secrets_of_the_cloud_are_not_left_on_disk(host: Host) -> None:
+    host.succeeds()
+    for path in host.prefix.rglob("*"):
+        if path.is_file():
+            held = path.read_bytes()
+            assert SECRET_KEY.encode() not in held
+            assert TOKEN.encode() not in held
+
+
+def test_a_curlrc_and_the_callers_environment_change_nothing(host: Host) -> None:
+    (host.prefix / ".curlrc").write_text("fail\nuser-agent = odd\noutput = /dev/null\n")
+    hostile = {
+        "HOME": str(host.prefix),
+        "CURRENT": "/x",
+        "SECRET_KEY": "y",
+        "PROBLEMS": "z",
+        "COMPLETE": "yes",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "LC_ALL": "tr_TR.UTF-8",
+    }
+    result = host.run(**hostile)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# --- wrong calls ----------------------------------------------------------------------------------
+
+
+def test_a_wrong_call_says_so(host: Host) -> None:
+    script = Path(host.layout.config_dir, "registry-refresh")
+    empty = host.prefix / "empty.env"
+    empty.write_text("")
+    for arguments_given in (["/nonexistent"], [str(empty)], ["a", "b"]):
+        result = subprocess.run(
+            [SHELL, str(script), *arguments_given], capture_output=True, text=True, check=False
+        )
+        assert (result.returncode, "usage: " in result.stderr) == (2, True)
