@@ -30,13 +30,15 @@ class PushCertificate:
     def works(self) -> bool:
         """Whether the registry lets this certificate in now."""
         files = self.directory / self.registry
-        command: list[str | Path] = [
+        if not files.is_dir():
+            return False
+        command = [
             *("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}"),
-            *("--max-time", SECONDS, "--noproxy", "*"),
-            *("--cacert", files / "ca.crt", "--cert", files / "client.cert"),
-            *("--key", files / "client.key", f"https://{self.registry}/v2/"),
+            *("--max-time", SECONDS, "--noproxy", "*", "--cacert", "ca.crt"),
+            *("--cert", "client.cert", "--key", "client.key", f"https://{self.registry}/v2/"),
         ]
-        answered = subprocess.run(command, capture_output=True, text=True, check=False)
+        # From inside the directory: curl takes what follows a colon in --cert for a passphrase.
+        answered = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
         return answered.stdout == "200"
 
     def fetch(self, api_url: str, key: Key) -> None:
@@ -46,8 +48,11 @@ class PushCertificate:
         incoming.mkdir(parents=True)
         archive = incoming / "bundle.tar.gz"
         self._ask(api_url, key, archive)
-        with tarfile.open(archive) as bundle:
-            bundle.extractall(incoming, filter="data")
+        try:
+            with tarfile.open(archive) as bundle:
+                bundle.extractall(incoming, filter="data")
+        except tarfile.TarError as error:
+            raise NotIssued(f"{archive} is no archive: {error}") from error
         archive.unlink()
         shutil.rmtree(self.directory, ignore_errors=True)
         incoming.rename(self.directory)

@@ -76,20 +76,26 @@ def test_what_differs_from_the_story_is_noticed(
 
 
 def test_a_refusal_is_only_one_that_failed_for_the_reason_given() -> None:
-    assert Outcome(1, "", "x\npush: denied: no\n").failed("denied") == "push: denied: no"
+    assert Outcome(1, "", 'x\nmsg="push: denied: no"\n').failed("denied") == "denied: no"
     for wrong in (Outcome(0, "denied", ""), Outcome(1, "", "connection refused")):
         with pytest.raises(Unexpected):
             wrong.failed("denied")
 
 
-def test_the_image_made_on_the_spot_is_one_that_skopeo_copies(tmp_path: Path) -> None:
+def test_the_image_made_on_the_spot_is_the_same_image_when_skopeo_has_copied_it(
+    tmp_path: Path,
+) -> None:
     write_image(tmp_path / "hello", "hello\n")
-    copied = tmp_path / "copied"
-
     subprocess.run(
-        ["skopeo", "copy", "-q", f"oci:{tmp_path / 'hello'}", f"oci:{copied}"], check=True
+        ["skopeo", "copy", "-q", f"oci:{tmp_path}/hello", f"oci:{tmp_path}/back"], check=True
     )
 
-    layers = [file.read_bytes() for file in (copied / "blobs" / "sha256").iterdir()]
-    assert len(layers) == 3
-    assert any(layer.startswith(b"\x1f\x8b") or b"hello\n" in layer for layer in layers)
+    manifests = [
+        subprocess.run(
+            ["skopeo", "inspect", "--raw", f"oci:{tmp_path}/{name}"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for name in ("hello", "back")
+    ]
+    assert manifests[0] == manifests[1]

@@ -137,7 +137,16 @@ def resources() -> dict[str, Any]:
         "DeadLetterConfig": {"TargetArn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:dead"},
         "ReservedConcurrentExecutions": 3,
     }
+    api = {
+        "Body": {
+            "swagger": "2.0",
+            "info": {"title": "t", "version": "1"},
+            "paths": {},
+            "x-amazon-apigateway-binary-media-types": ["application/gzip"],
+        }
+    }
     return {
+        "Api": {"Type": "AWS::ApiGateway::RestApi", "Properties": api},
         "Table": {"Type": "AWS::DynamoDB::Table", "Properties": table},
         "Bucket": {"Type": "AWS::S3::Bucket", "Properties": bucket},
         "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
@@ -194,6 +203,14 @@ def test_a_deployed_function_has_its_dead_letters_and_its_limit(
     assert config["DeadLetterConfig"]["TargetArn"].endswith(":dead")
     limit = functions.get_function_concurrency(FunctionName=name)
     assert limit["ReservedConcurrentExecutions"] == 3
+
+
+def test_a_deployed_api_knows_which_of_its_answers_are_binary(
+    aws: EmulatedAws, stack: dict[str, str]
+) -> None:
+    api = aws.client("apigateway").get_rest_api(restApiId=stack["Api"])
+
+    assert api["binaryMediaTypes"] == ["application/gzip"]
 
 
 def instance(aws: EmulatedAws, **more: Any) -> tuple[str, str]:

@@ -64,10 +64,13 @@ curl -sS -w '\n%{http_code}\n' --cacert "$REGISTRY/ca.crt" "https://$REGISTRY/v2
 """)
 
 STRANGER = _command(r"""
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 \
-  -subj /CN=dev/OU=push/O=registry-trust -keyout stranger.key -out stranger.crt 2> openssl.log
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+  -subj '/CN=a CA of my own' -keyout my-ca.key -out my-ca.crt 2> openssl.log
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+  -CA my-ca.crt -CAkey my-ca.key -subj /CN=dev/OU=push/O=registry-trust \
+  -keyout my.key -out my.crt 2> openssl.log
 curl -sS -w '\n%{http_code}\n' --cacert "$REGISTRY/ca.crt" \
-  --cert stranger.crt --key stranger.key "https://$REGISTRY/v2/"
+  --cert my.crt --key my.key "https://$REGISTRY/v2/"
 """)
 
 PULL = _command(r"""
@@ -147,7 +150,7 @@ STEPS = (
         lambda seen: answered(seen, "400", "403"),
     ),
     Step(
-        "Nor with one that says the same but comes from a stranger",
+        "Nor with one that says the same but is of somebody else's CA",
         STRANGER,
         lambda seen: answered(seen, "400", "403"),
     ),

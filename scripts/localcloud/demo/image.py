@@ -5,6 +5,7 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -32,7 +33,8 @@ def write_image(directory: Path, text: str) -> None:
         "schemaVersion": 2,
         "mediaType": f"{OCI}.manifest.v1+json",
         "config": _keep(blobs, json.dumps(config).encode(), f"{OCI}.config.v1+json"),
-        "layers": [_keep(blobs, layer, f"{OCI}.layer.v1.tar")],
+        # Packed, or clients pack it on the way and it is another image when it arrives.
+        "layers": [_keep(blobs, gzip.compress(layer, mtime=0), f"{OCI}.layer.v1.tar+gzip")],
     }
     described = _keep(blobs, json.dumps(manifest).encode(), f"{OCI}.manifest.v1+json")
     index = {"schemaVersion": 2, "manifests": [described]}

@@ -31,11 +31,11 @@ class Outcome:
         return self
 
     def failed(self, saying: str) -> str:
-        """The line of its output that holds *saying*; raises Unexpected if it did not fail so."""
+        """What it wrote, from *saying* on; raises Unexpected if it did not fail saying so."""
         lines = [line for line in (self.out + self.err).splitlines() if saying in line]
         if self.code == 0 or not lines:
             raise Unexpected(f"the command should have failed, saying {saying!r}")
-        return lines[0].strip()
+        return lines[0][lines[0].index(saying) :].strip(' "')
 
     def says(self, *texts: str) -> str:
         """Its output, which holds all of these texts; raises Unexpected if it does not."""

@@ -1,9 +1,11 @@
 """CloudFormation properties that MiniStack accepts and then drops without a word.
 
 Tables: time to live, point-in-time recovery, encryption. Buckets: encryption, lifecycle.
-Functions: dead-letter target, reserved concurrency. Our template sets all of them and our tests
-look at what the deployed resources say, so each is applied through MiniStack's own API of the
-service after the resource was made or updated. A property taken out of a template stays as it was.
+Functions: dead-letter target, reserved concurrency. REST APIs: which media types are binary, when
+an OpenAPI body names them; without them an archive arrives in base64. Our template sets all of
+them and our tests look at what the deployed resources say, so each is applied through MiniStack's
+own API of the service after the resource was made or updated. A property that is taken out of a
+template stays as it was.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ class NotApplied(Exception):
 
 
 def apply() -> None:
-    """Follow the making and updating of tables, buckets and functions."""
+    """Follow the making and updating of tables, buckets, functions and REST APIs."""
     handlers = attribute(module("services.cloudformation.provisioners"), "_RESOURCE_HANDLERS")
     _follow(handlers, "AWS::DynamoDB::Table", _table_properties())
     _follow(handlers, "AWS::S3::Bucket", _bucket_properties())
     _follow(handlers, "AWS::Lambda::Function", _function_properties())
+    _follow(handlers, "AWS::ApiGateway::RestApi", _api_properties())
 
 
 def _follow(handlers: dict[str, dict[str, Any]], resource_type: str, after: Apply) -> None:
@@ -98,6 +101,17 @@ def _function_properties() -> Apply:
         reserved = properties.get("ReservedConcurrentExecutions")
         if reserved is not None:
             functions[name]["concurrency"] = int(reserved)
+
+    return after
+
+
+def _api_properties() -> Apply:
+    apis = attribute(module("services.apigateway_v1"), "_rest_apis")
+
+    def after(api_id: str, properties: Properties) -> None:
+        types = (properties.get("Body") or {}).get("x-amazon-apigateway-binary-media-types")
+        if types:
+            apis[api_id]["binaryMediaTypes"] = list(types)
 
     return after
 
