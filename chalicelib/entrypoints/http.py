@@ -159,32 +159,44 @@ def json_answer(document: Mapping[str, Any], status: int = 200, **headers: str) 
 def choose_form(accept: str | None, offered: Sequence[str]) -> str:
     """The offered form that the Accept header ranks first (RFC 9110 section 12.5.1).
 
-    The first offered is the default. The gzip form is chosen only where it is named first:
-    API Gateway turns the answer into bytes only if the first type named is a binary one
-    (AWS "Return binary media from a Lambda proxy integration in API Gateway").
+    Of equal weights the one named first; of those named by one range, the one offered first.
     Raises NotAcceptable.
     """
     ranges = _ranges(accept or "*/*")
-    for position, media_range in ranges:
-        for form in offered:
-            if form == GZIP and (position > 0 or media_range != GZIP):
-                continue
-            if media_range in (form, "*/*", f"{form.split('/')[0]}/*"):
-                return form
-    raise NotAcceptable(
-        "not_acceptable", f"choose with the Accept header one of: {', '.join(offered)}"
-    )
+    ranked = []
+    for order, form in enumerate(offered):
+        weight, position = _place(form, ranges)
+        if weight > 0:
+            ranked.append((-weight, position, order, form))
+    if not ranked:
+        raise NotAcceptable(
+            "not_acceptable", f"choose with the Accept header one of: {', '.join(offered)}"
+        )
+    return min(ranked)[-1]
 
 
-def _ranges(accept: str) -> list[tuple[int, str]]:
-    """The media ranges with their place in the header, best first; those of weight 0 left out."""
-    weighted = []
+def _place(form: str, ranges: Mapping[str, tuple[float, int]]) -> tuple[float, int]:
+    """Weight and position of the most specific range that holds *form*; weight 0 without one.
+
+    The gzip form counts only where it is named first: API Gateway turns the answer into bytes only
+    if the first type named is a binary one (AWS "Return binary media from a Lambda proxy
+    integration in API Gateway").
+    """
+    if form == GZIP:
+        weight, position = ranges.get(GZIP, (0.0, 0))
+        return (weight, 0) if position == 0 else (0.0, position)
+    kind = form.partition("/")[0]
+    held_by = next((each for each in (form, f"{kind}/*", "*/*") if each in ranges), None)
+    return (0.0, 0) if held_by is None else ranges[held_by]
+
+
+def _ranges(accept: str) -> dict[str, tuple[float, int]]:
+    """Each media range with its weight and its place in the header."""
+    found: dict[str, tuple[float, int]] = {}
     for position, part in enumerate(accept.lower().split(",")):
         media_range, *parameters = [piece.strip() for piece in part.split(";")]
-        weight = _weight(parameters)
-        if weight > 0:
-            weighted.append((-weight, position, media_range))
-    return [(position, media_range) for _, position, media_range in sorted(weighted)]
+        found.setdefault(media_range, (_weight(parameters), position))
+    return found
 
 
 def _weight(parameters: Sequence[str]) -> float:
