@@ -55,6 +55,6 @@ class Settings:
             default_days=number("DEFAULT_DAYS"),
             maximum_days=number("MAXIMUM_DAYS"),
             certificates_per_owner=number("CERTIFICATES_PER_OWNER"),
-            push_principals=tuple(p for p in text("PUSH_PRINCIPALS").split(",") if p),
+            push_principals=tuple(filter(None, map(str.strip, text("PUSH_PRINCIPALS").split(",")))),
             instance_tag=text("INSTANCE_TAG"),
         )

@@ -42,7 +42,8 @@ class Bundle:
         if self.private_key is not None:
             files.append(("client.key", self.private_key, _MODE_SECRET))
         plain = io.BytesIO()
-        with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        # The one standard format with room for the longest of host names.
+        with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, text, mode in files:
                 _add(archive, f"{self.registry}/{name}", text.encode(), mode, made_at)
         return gzip.compress(plain.getvalue(), mtime=0)
