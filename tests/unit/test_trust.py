@@ -1,0 +1,82 @@
+"""The trust document: complete, stable, and changed when clients must act."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.domain.trust import RegistryAddress, Trust
+from chalicelib.errors import Misconfigured
+
+TRUST = Trust(
+    registry="registry.example.com:8443",
+    registry_address="192.0.2.7",
+    ca_bundle="server CAs\n",
+    client_ca="client CAs\n",
+    crl="lists\n",
+    crl_number=41,
+)
+
+
+def test_the_document_says_all_that_a_client_needs() -> None:
+    assert TRUST.to_json() == {
+        "registry": "registry.example.com:8443",
+        "registry_address": "192.0.2.7",
+        "ca_bundle": "server CAs\n",
+        "client_ca": "client CAs\n",
+        "crl": "lists\n",
+        "crl_number": 41,
+        "version": TRUST.version,
+    }
+
+
+@pytest.mark.parametrize("part", ["registry", "registry_address", "ca_bundle", "client_ca"])
+def test_the_version_changes_with_what_a_client_installs(part: str) -> None:
+    assert replace(TRUST, **{part: "other"}).version != TRUST.version
+
+
+def test_the_version_does_not_change_with_every_new_revocation_list() -> None:
+    assert replace(TRUST, crl="new\n", crl_number=42).version == TRUST.version
+
+
+def test_the_version_tells_parts_apart_wherever_one_ends() -> None:
+    moved = replace(TRUST, ca_bundle="server CAs\nclient", client_ca=" CAs\n")
+    assert moved.version != TRUST.version
+
+
+def test_a_document_is_read_back_as_it_was() -> None:
+    assert Trust.from_json(json.loads(json.dumps(TRUST.to_json()))) == TRUST
+
+
+@pytest.mark.parametrize("part", [name for name in TRUST.to_json() if name != "version"])
+def test_a_document_without_one_of_its_parts_is_refused(part: str) -> None:
+    document = TRUST.to_json()
+    del document[part]
+    with pytest.raises(Misconfigured):
+        Trust.from_json(document)
+
+
+def test_a_document_whose_number_is_none_is_refused() -> None:
+    with pytest.raises(Misconfigured):
+        Trust.from_json({**TRUST.to_json(), "crl_number": "x"})
+
+
+def test_the_bucket_gets_each_part_and_the_document_last() -> None:
+    objects = TRUST.objects()
+    assert list(objects) == [
+        "trust/ca.crt",
+        "trust/client-ca.crt",
+        "trust/client-ca.crl",
+        "trust/trust.json",
+    ]
+    assert objects["trust/ca.crt"] == b"server CAs\n"
+    assert objects["trust/client-ca.crt"] == b"client CAs\n"
+    assert objects["trust/client-ca.crl"] == b"lists\n"
+    assert json.loads(objects["trust/trust.json"]) == TRUST.to_json()
+
+
+@pytest.mark.parametrize(("port", "name"), [(443, "r.example"), (8443, "r.example:8443")])
+def test_a_registry_is_named_as_docker_names_it(port: int, name: str) -> None:
+    assert RegistryAddress("r.example", port).name == name
