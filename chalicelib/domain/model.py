@@ -1,4 +1,7 @@
-"""The values that travel between the layers. All times are aware UTC, in whole seconds."""
+"""The values that travel between the layers. All times are aware UTC.
+
+They are in whole seconds, but for issued_at, which orders an owner's certificates.
+"""
 
 from __future__ import annotations
 

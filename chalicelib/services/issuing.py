@@ -190,7 +190,7 @@ class Issuing:
             owner=grant.owner,
             name=grant.name,
             access=grant.access,
-            issued_at=now.replace(microsecond=0),
+            issued_at=now,
             validity=validity,
             fingerprint_sha256=leaves.fingerprint(certificate),
             issuer_id=issuer.id,

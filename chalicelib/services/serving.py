@@ -73,7 +73,7 @@ class Serving:
             owner=caller.arn,
             name=self.host,
             access=None,
-            issued_at=now.replace(microsecond=0),
+            issued_at=now,
             validity=validity,
             fingerprint_sha256=leaves.fingerprint(certificate),
             issuer_id=issuer.id,

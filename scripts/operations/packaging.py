@@ -132,3 +132,7 @@ def _pointing_to(template: dict[str, Any], uri: str) -> dict[str, Any]:
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = uri
     return template
+
+
+if __name__ == "__main__":  # scripts/check: package for the stage named, upload nothing
+    package(sys.argv[1], os.environ["AWS_DEFAULT_REGION"])

@@ -110,7 +110,7 @@ def item_of(record: CertificateRecord) -> CertificateItem:
     return CertificateItem(
         record.serial,
         owner=record.owner,
-        issued_key=f"{record.issued_at:%Y-%m-%dT%H:%M:%SZ}#{record.serial}",
+        issued_key=f"{record.issued_at:%Y-%m-%dT%H:%M:%S.%fZ}#{record.serial}",
         expiry_day=f"{record.validity.not_after:%Y-%m-%d}",
         not_after=record.validity.not_after,
         not_before=record.validity.not_before,

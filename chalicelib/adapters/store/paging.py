@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.errors import InvalidRequest
 
-_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ#(?P<serial>[0-9a-f]{40})")
+_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#(?P<serial>[0-9a-f]{40})")
 
 
 def cursor_after(issued_key: str) -> str:

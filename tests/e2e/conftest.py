@@ -1,0 +1,156 @@
+"""The deployed local cloud, its people, and what they bring."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.e2e.client import Person
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A running local cloud. variables: what its env file says."""
+
+    directory: Path
+    variables: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands that the operator runs on it."""
+        own = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        return {**own, **self.variables, "REGISTRY_TRUST_LOCAL": str(self.directory)}
+
+    @property
+    def operator(self) -> boto3.Session:
+        """May do all."""
+        return boto3.Session(
+            self.variables["AWS_ACCESS_KEY_ID"],
+            self.variables["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.variables["AWS_REGION"],
+        )
+
+    def client(self, service: str) -> object:
+        """A boto3 client of the operator's."""
+        return self.operator.client(service, endpoint_url=self.variables["AWS_ENDPOINT_URL"])
+
+    def person(self, prefix: str) -> Person:
+        """DEV, DEV2 or ADMIN."""
+        return Person(
+            self.variables["API_URL"],
+            self.variables[f"{prefix}_ACCESS_KEY_ID"],
+            self.variables[f"{prefix}_SECRET_ACCESS_KEY"],
+        )
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """One of our scripts, as the operator runs it."""
+        return subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """A local cloud of the tests' own, beside one that a developer may have running."""
+    directory = CHECKOUT / "build" / "test-cloud"
+    own = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    own["REGISTRY_TRUST_LOCAL"] = str(directory)
+    _local("down", own)
+    up = _local("up", own)
+    assert up.returncode == 0, up.stdout + up.stderr
+    yield Cloud(directory, _variables(directory / "env"))
+    down = _local("down", own)
+    assert down.returncode == 0, down.stdout + down.stderr
+
+
+def _local(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["scripts/local", command],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def _variables(file: Path) -> dict[str, str]:
+    words = shlex.split(file.read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+@pytest.fixture(scope="session")
+def dev(cloud: Cloud) -> Person:
+    """A developer."""
+    return cloud.person("DEV")
+
+
+@pytest.fixture(scope="session")
+def dev2(cloud: Cloud) -> Person:
+    """Another developer."""
+    return cloud.person("DEV2")
+
+
+@pytest.fixture(scope="session")
+def newcomer(cloud: Cloud) -> Callable[..., Person]:
+    """Makes IAM users: newcomer(name) with the developer policy, newcomer(name, None) with none."""
+    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    iam = cloud.client("iam")
+
+    def make(name: str, policy: str | None = "DeveloperPolicyArn") -> Person:
+        iam.create_user(UserName=name)
+        if policy:
+            iam.attach_user_policy(UserName=name, PolicyArn=outputs[policy])
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return Person(cloud.variables["API_URL"], key["AccessKeyId"], key["SecretAccessKey"])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def written(cloud: Cloud) -> Callable[[], tuple[int, int, int]]:
+    """How much the stack has recorded: certificates, state items, objects in the config bucket."""
+    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
+    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    dynamodb, s3 = cloud.client("dynamodb"), cloud.client("s3")
+
+    def count() -> tuple[int, int, int]:
+        tables = (outputs["CertificatesTable"], outputs["StateTable"])
+        certificates, state = (dynamodb.scan(TableName=t, Select="COUNT")["Count"] for t in tables)
+        listed = s3.list_objects_v2(Bucket=outputs["ConfigBucket"], Prefix="certs/")
+        return certificates, state, listed["KeyCount"]
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def make_csr(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """make_csr('ec', 'ec_paramgen_curve:P-256') and so on: a CSR by openssl, with its key gone."""
+    directory = tmp_path_factory.mktemp("csr")
+
+    def make(algorithm: str = "ec", *options: str) -> bytes:
+        chosen = options or (("ec_paramgen_curve:P-256",) if algorithm == "ec" else ())
+        command = ["openssl", "req", "-new", "-nodes", "-subj", "/CN=whatever"]
+        command += ["-newkey", algorithm, "-keyout", str(directory / "key")]
+        for option in chosen:
+            command += ["-pkeyopt", option]
+        return subprocess.run(command, capture_output=True, check=True).stdout
+
+    return make

@@ -1,0 +1,152 @@
+"""scripts/deploy and scripts/ca, as an operator runs them, through CloudFormation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def stage(cloud):
+    """A second stage beside the one the other tests use; the cloud goes, and it with it."""
+    done = cloud.run("scripts/deploy", "--stage", "other", "--registry-host", "r.example:5000")
+    assert done.returncode == 0, done.stderr
+    return "other"
+
+
+def outputs(cloud, stage):
+    answer = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
+    return {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0]["Outputs"]}
+
+
+def parameters(cloud, stage):
+    answer = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
+    return {p["ParameterKey"]: p["ParameterValue"] for p in answer["Stacks"][0]["Parameters"]}
+
+
+def test_a_second_run_changes_nothing_and_leaves_the_cas(cloud, stage):
+    before = cloud.run("scripts/ca", "show", "--stage", stage).stdout
+    again = cloud.run("scripts/deploy", "--stage", stage, "--registry-host", "r.example:5000")
+
+    assert again.returncode == 0, again.stderr
+    assert "the stack is unchanged" in again.stderr
+    assert "the CAs are there already" in again.stderr
+    assert cloud.run("scripts/ca", "show", "--stage", stage).stdout == before
+
+
+def test_a_parameter_is_changed_and_then_kept(cloud, stage):
+    changed = cloud.run("scripts/deploy", "--stage", stage, "--param", "MaximumDays=30")
+    assert changed.returncode == 0, changed.stderr
+    assert "the stack is updated" in changed.stderr
+
+    cloud.run("scripts/deploy", "--stage", stage, "--param", "DefaultDays=10")
+    kept = parameters(cloud, stage)
+    assert (kept["MaximumDays"], kept["DefaultDays"], kept["RegistryPort"]) == ("30", "10", "5000")
+
+
+def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(cloud, stage):
+    before = parameters(cloud, stage)
+    failed = cloud.run("scripts/deploy", "--stage", stage, "--param", "LogRetentionDays=13")
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+
+    assert parameters(cloud, stage) == before
+    status = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
+    assert status["Stacks"][0]["StackStatus"] in ("UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+
+def test_the_webhook_is_kept_encrypted_and_shown_nowhere(cloud, stage, tmp_path):
+    file = tmp_path / "webhook"
+    file.write_text("https://hooks.example/services/canary-secret\n")
+    done = cloud.run("scripts/deploy", "--stage", stage, "--slack-webhook-file", str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert "canary-secret" not in done.stdout + done.stderr
+    name = f"/registry-trust/{stage}/slack-webhook"
+    kept = cloud.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]
+    assert (kept["Type"], kept["Value"]) == (
+        "SecureString",
+        "https://hooks.example/services/canary-secret",
+    )
+
+
+def test_ca_init_refuses_to_overwrite(cloud, stage):
+    before = cloud.run("scripts/ca", "show", "--stage", stage).stdout
+    refused = cloud.run("scripts/ca", "init", "--stage", stage)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there already" in refused.stderr
+    assert cloud.run("scripts/ca", "show", "--stage", stage).stdout == before
+
+
+def test_ca_keys_are_secure_strings_under_the_stacks_key(cloud, stage):
+    described = cloud.client("ssm").describe_parameters(
+        ParameterFilters=[
+            {"Key": "Name", "Option": "BeginsWith", "Values": [f"/registry-trust/{stage}/"]}
+        ]
+    )["Parameters"]
+    keys = [p for p in described if "-ca-key/" in p["Name"]]
+    assert len(keys) == 2
+    assert {(p["Type"], p["KeyId"]) for p in keys} == {
+        ("SecureString", outputs(cloud, stage)["KeyArn"])
+    }
+
+
+def test_ca_init_mends_an_interrupted_one(cloud, stage):
+    """One CA is there, the other is not: as after a crash between the two."""
+    ssm = cloud.client("ssm")
+    client_ca = ssm.get_parameter(Name=f"/registry-trust/{stage}/client-ca")["Parameter"]["Value"]
+    ssm.delete_parameter(Name=f"/registry-trust/{stage}/server-ca")
+
+    assert cloud.run("scripts/ca", "init", "--stage", stage).returncode == 0
+    after = ssm.get_parameter(Name=f"/registry-trust/{stage}/client-ca")["Parameter"]["Value"]
+    assert after == client_ca
+    assert ssm.get_parameter(Name=f"/registry-trust/{stage}/server-ca")["Parameter"]["Value"]
+
+
+@pytest.mark.parametrize("key_type", ["ec-p384", "rsa-4096"])
+def test_other_kinds_of_ca_keys_issue_too(cloud, key_type):
+    stage = f"with-{key_type}"
+    command = ("scripts/deploy", "--stage", stage, "--registry-host", "10.1.2.3")
+    done = cloud.run(*command, "--key-type", key_type)
+    assert done.returncode == 0, done.stderr
+
+    trust = cloud.client("s3").get_object(
+        Bucket=outputs(cloud, stage)["ConfigBucket"], Key="trust/trust.json"
+    )
+    document = json.loads(trust["Body"].read())
+    assert (document["registry"], document["crl_number"]) == ("10.1.2.3", 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("scripts/deploy",),
+        ("scripts/deploy", "--stage", "Bad_Stage"),
+        ("scripts/deploy", "--stage", "x", "--param", "nonsense"),
+        ("scripts/deploy", "--stage", "x", "--slack-webhook-file", "/nonexistent"),
+        ("scripts/ca",),
+        ("scripts/ca", "init"),
+        ("scripts/ca", "init", "--stage", "x", "--key-type", "dsa"),
+    ],
+)
+def test_a_wrong_call_is_told_with_code_2(cloud, arguments):
+    done = cloud.run(*arguments)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("scripts/deploy", "--stage", "fresh"), "--registry-host"),
+        (("scripts/deploy", "--stage", "fresh", "--registry-host", "a/b"), "host name"),
+        (("scripts/ca", "show", "--stage", "fresh"), "not deployed"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(cloud, arguments, said):
+    done = cloud.run(*arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,163 @@
+"""Who may do what, read from the policies as IAM would read them.
+
+The emulator enforces them too; here is what it is too lenient about, and what no request shows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHALICE = Path(__file__).parents[2] / ".chalice"
+
+Loader = type("Loader", (yaml.SafeLoader,), {})
+Loader.add_multi_constructor("!", lambda loader, suffix, node: _plain(loader, node))
+
+
+def _plain(loader, node):
+    """An intrinsic function as the text or list it is applied to."""
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_scalar(node)
+    return loader.construct_sequence(node)
+
+
+def stack():
+    return yaml.load((CHALICE / "stack.yaml").read_text(), Loader)  # noqa: S506  # a SafeLoader
+
+
+def statements_of(name):
+    return stack()["Resources"][name]["Properties"]["PolicyDocument"]["Statement"]
+
+
+def invocable(name):
+    """The METHOD/path patterns that a policy lets its holder invoke."""
+    return [
+        resource.split("/v1/")[1]
+        for statement in statements_of(name)
+        if statement["Action"] == "execute-api:Invoke"
+        for resource in (
+            statement["Resource"]
+            if isinstance(statement["Resource"], list)
+            else [statement["Resource"]]
+        )
+    ]
+
+
+def may(name, request):
+    """As IAM matches: a wildcard matches slashes too."""
+    return any(fnmatchcase(request, pattern) for pattern in invocable(name))
+
+
+DEVELOPERS = [
+    "POST/certs",
+    "GET/certs",
+    "GET/certs/0a",
+    "GET/certs/0a/bundle",
+    "POST/certs/0a/renew",
+    "DELETE/certs/0a",
+    "POST/certs/diagnose",
+    "GET/trust",
+    "GET/openapi.json",
+]
+ADMINS = [
+    "POST/admin/certs",
+    "GET/admin/certs",
+    "GET/admin/certs/0a",
+    "DELETE/admin/certs/0a",
+    "POST/admin/certs/diagnose",
+    "GET/admin/instances",
+    "POST/admin/instances/i-0a/enrol",
+    "GET/admin/health",
+]
+
+
+@pytest.mark.parametrize("request_", DEVELOPERS)
+def test_developers_and_admins_reach_what_is_for_developers(request_):
+    assert may("DeveloperPolicy", request_)
+    assert may("AdminPolicy", request_)
+
+
+@pytest.mark.parametrize("request_", ADMINS)
+def test_only_admins_reach_what_is_for_admins(request_):
+    assert may("AdminPolicy", request_)
+    for other in ("DeveloperPolicy", "RegistryHostPolicy", "DockerInstancePolicy"):
+        assert not may(other, request_)
+
+
+def test_only_the_registry_host_reaches_its_certificate():
+    assert may("RegistryHostPolicy", "POST/registry/cert")
+    for other in ("DeveloperPolicy", "AdminPolicy", "DockerInstancePolicy"):
+        assert not may(other, "POST/registry/cert")
+
+
+def test_no_method_is_a_wildcard():
+    """`*/certs` would match GET/admin/certs."""
+    names = ("DeveloperPolicy", "AdminPolicy", "RegistryHostPolicy", "DockerInstancePolicy")
+    for name in names:
+        for pattern in invocable(name):
+            assert re.match(r"(GET|POST|DELETE)/", pattern)
+
+
+def function_statements(name):
+    return json.loads((CHALICE / name).read_text())["Statement"]
+
+
+FUNCTIONS = sorted(path.name for path in CHALICE.glob("policy-*.json"))
+
+
+def texts(value):
+    return json.dumps(value)
+
+
+def actions(statement):
+    action = statement["Action"]
+    return [action] if isinstance(action, str) else action
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_function_may_write_a_parameter_nor_use_a_wildcard_action(name):
+    for statement in function_statements(name):
+        for action in actions(statement):
+            assert "*" not in action
+            assert action not in ("ssm:PutParameter", "ssm:DeleteParameter")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_star_resource_is_one_that_aws_has_no_arn_for(name):
+    for statement in function_statements(name):
+        if statement["Resource"] == "*":
+            assert actions(statement) == ["ec2:DescribeInstances"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_ca_key_is_decrypted_only_as_its_own_parameter(name):
+    """kms:Decrypt on the stack's key alone would open every parameter and object under it."""
+    for statement in function_statements(name):
+        if "kms:Decrypt" in actions(statement):
+            condition = texts(statement["Condition"])
+            assert "kms:ViaService" in condition
+            assert "PARAMETER_ARN" in condition or "aws:s3:arn" in condition
+
+
+def test_only_what_signs_reads_keys():
+    assert "server-ca-key" in texts(function_statements("policy-api.json"))
+    assert "server-ca-key" not in texts(function_statements("policy-refresh-crl.json"))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_state_table_is_shared_by_leading_keys(name):
+    for statement in function_statements(name):
+        if "StateTable" in texts(statement["Resource"]):
+            assert "dynamodb:LeadingKeys" in texts(statement["Condition"])
+
+
+def test_an_instance_reads_the_trust_and_nothing_else_in_the_buckets():
+    for statement in statements_of("DockerInstancePolicy"):
+        if any(action.startswith("s3:") for action in actions(statement)):
+            assert statement["Action"] == "s3:GetObject"
+            assert statement["Resource"] == "${ConfigBucket.Arn}/trust/*"
