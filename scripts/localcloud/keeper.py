@@ -42,9 +42,9 @@ def start(layout: Layout) -> None:
     if answers(layout):
         return
     clear(layout)
-    shutil.rmtree(layout.temporary, ignore_errors=True)
-    shutil.rmtree(layout.metadata, ignore_errors=True)
     layout.prepare()
+    for old in layout.logs.glob("*.log"):
+        old.replace(old.with_suffix(".log.before"))
     with open(layout.log("supervisor"), "ab") as log:
         subprocess.Popen(
             [sys.executable, "-m", "localcloud.supervisor"],
@@ -94,4 +94,6 @@ def clear(layout: Layout) -> bool:
     lock.release()
     for stale in (layout.supervisor, layout.control, layout.ready):
         stale.unlink(missing_ok=True)
+    for stale in (layout.temporary, layout.metadata):
+        shutil.rmtree(stale, ignore_errors=True)
     return left > 0

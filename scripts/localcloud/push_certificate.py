@@ -10,6 +10,7 @@ from pathlib import Path
 
 from localcloud.aws import REGION, Key
 
+FILES = {"ca.crt": 0o644, "client.cert": 0o644, "client.key": 0o600}
 SECONDS = "30"  # for one request, at most
 
 
@@ -48,11 +49,16 @@ class PushCertificate:
         incoming.mkdir(parents=True)
         archive = incoming / "bundle.tar.gz"
         self._ask(api_url, key, archive)
+        files = incoming / self.registry
+        files.mkdir()
         try:
             with tarfile.open(archive) as bundle:
-                bundle.extractall(incoming, filter="data")
-        except tarfile.TarError as error:
-            raise NotIssued(f"{archive} is no archive: {error}") from error
+                for name, mode in FILES.items():
+                    content = bundle.extractfile(f"{self.registry}/{name}")
+                    (files / name).write_bytes(content.read() if content else b"")
+                    (files / name).chmod(mode)
+        except (tarfile.TarError, KeyError) as error:
+            raise NotIssued(f"{archive} is not the archive we asked for: {error}") from error
         archive.unlink()
         shutil.rmtree(self.directory, ignore_errors=True)
         incoming.rename(self.directory)
