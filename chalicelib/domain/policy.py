@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from chalicelib.domain.model import Access, Caller, Grant, InstanceFacts, IssueRequest, QuotaSlot
-from chalicelib.errors import Forbidden, InvalidRequest, QuotaExceeded
+from chalicelib.domain.model import (
+    Access,
+    Caller,
+    Grant,
+    InstanceFacts,
+    IssueRequest,
+    QuotaSlot,
+    Validity,
+)
+from chalicelib.errors import Forbidden, InvalidRequest, Misconfigured, QuotaExceeded
 
 MAXIMUM_LABEL = 64
 SERVER_LIFETIME = timedelta(days=90)
@@ -94,6 +102,16 @@ def _refuse_bad_label(label: str) -> None:
         raise InvalidRequest(
             "label_not_printable", "a label may not hold control characters", field="label"
         )
+
+
+def validity(now: datetime, lifetime: timedelta, issuer_end: datetime) -> Validity:
+    """From *now* on, cut at the issuer's end, which a leaf never outlives.
+
+    Raises Misconfigured when the issuer itself has expired.
+    """
+    if issuer_end < now:
+        raise Misconfigured("authority_expired", "the CA has expired; its operator replaces it")
+    return Validity.starting(now, lifetime, BACKDATE).ending_by(issuer_end)
 
 
 def free_slot(

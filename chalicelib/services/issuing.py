@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
@@ -24,7 +24,6 @@ from chalicelib.domain.model import (
     QuotaSlot,
     Status,
     StoredRequest,
-    Validity,
 )
 from chalicelib.domain.pki import keys, leaves
 from chalicelib.domain.pki.authorities import Authority, authority_id
@@ -42,6 +41,9 @@ log = logging.getLogger(__name__)
 
 # Requests that arrive together may pick the same quota slot; each try picks anew.
 ATTEMPTS = 8
+
+# API Gateway lets no request live longer (29 seconds), so what is older is not in progress.
+_LONGEST_REQUEST = timedelta(seconds=30)
 
 
 class Records(Protocol):
@@ -182,8 +184,7 @@ class Issuing:
         self, request: IssueRequest, grant: Grant, key: _LeafKey, slot: int, now: datetime
     ) -> CertificateRecord:
         issuer, serial = self.authorities.client(), self.new_serial()
-        wanted = Validity.starting(now, grant.lifetime, policy.BACKDATE)
-        validity = wanted.ending_by(issuer.certificate.not_valid_after_utc)
+        validity = policy.validity(now, grant.lifetime, issuer.certificate.not_valid_after_utc)
         certificate = leaves.sign_client_leaf(issuer, grant, key.public, serial, validity)
         return CertificateRecord(
             serial=leaves.serial_hex(serial),
@@ -229,10 +230,12 @@ class Issuing:
             )
         record = self.records.get(earlier.serial)
         if record is None:
-            raise DependencyFailed("busy", "the first request is not finished yet; ask again")
+            raise _unfinished()
         if not record.made_key:
             return self._deliver(record, None, now)
         archive = self.bundles.get(record.serial)
+        if archive is None and now < record.issued_at + _LONGEST_REQUEST:
+            raise _unfinished()
         if archive is None:
             raise Conflict(
                 "key_lost",
@@ -283,6 +286,10 @@ class Issuing:
         return "".join(
             leaves.certificate_pem(ca) for ca in known if authority_id(ca) == record.issuer_id
         )
+
+
+def _unfinished() -> DependencyFailed:
+    return DependencyFailed("busy", "the first request is not finished yet; ask again")
 
 
 def _stored(request: IssueRequest, serial: str) -> StoredRequest | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from cryptography import x509
 
 from chalicelib.domain import policy
-from chalicelib.domain.model import Caller, CertificateRecord, Validity
+from chalicelib.domain.model import Caller, CertificateRecord
 from chalicelib.domain.pki import keys, leaves
 from chalicelib.domain.pki.authorities import Authority
 from chalicelib.domain.pki.requests import public_key_of_csr
@@ -65,8 +65,8 @@ class Serving:
             raise Forbidden("not_the_registry_host", "only the registry host may have this")
         key = public_key_of_csr(csr_pem)
         now, issuer, serial = self.now(), self.authorities.server(), self.new_serial()
-        wanted = Validity.starting(now, policy.SERVER_LIFETIME, policy.BACKDATE)
-        validity = wanted.ending_by(issuer.certificate.not_valid_after_utc)
+        end = issuer.certificate.not_valid_after_utc
+        validity = policy.validity(now, policy.SERVER_LIFETIME, end)
         certificate = leaves.sign_server_leaf(issuer, self.host, key, serial, validity)
         record = CertificateRecord(
             serial=leaves.serial_hex(serial),

@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain import policy
-from chalicelib.domain.model import Access, Caller, InstanceFacts, IssueRequest, QuotaSlot
-from chalicelib.errors import Forbidden, InvalidRequest, QuotaExceeded
+from chalicelib.domain.model import (
+    Access,
+    Caller,
+    InstanceFacts,
+    IssueRequest,
+    QuotaSlot,
+    Validity,
+)
+from chalicelib.errors import Forbidden, InvalidRequest, Misconfigured, QuotaExceeded
 from tests.unit.authorities import DAY, NOW, SECOND
 
 ANN = Caller(arn="arn:aws:iam::123456789012:user/team/ann", name="ann")
@@ -150,6 +157,20 @@ def test_a_bad_label_is_refused(label: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         policy.grant(IssueRequest(label=label), ANN, None, LIMITS)
     assert (caught.value.code, caught.value.field) == (code, "label")
+
+
+def test_a_validity_is_backdated_for_slow_clocks_and_ends_with_the_issuer() -> None:
+    start, backdate = NOW.replace(microsecond=0), timedelta(minutes=5)
+    full = Validity(start - backdate, start + 90 * DAY)
+    assert policy.validity(NOW, 90 * DAY, NOW + 91 * DAY) == full
+    assert policy.validity(NOW, 90 * DAY, start + DAY) == Validity(start - backdate, start + DAY)
+
+
+def test_a_ca_signs_in_its_last_second_and_not_after() -> None:
+    assert policy.validity(NOW, DAY, NOW).not_after == NOW
+    with pytest.raises(Misconfigured) as caught:
+        policy.validity(NOW, DAY, NOW - SECOND)
+    assert caught.value.code == "authority_expired"
 
 
 def slots(*numbers: int, until: timedelta = DAY) -> list[QuotaSlot]:

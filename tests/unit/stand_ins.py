@@ -1,0 +1,290 @@
+"""What the services rely on, in memory: small, and true to the contracts that services state."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from chalicelib.domain.model import (
+    BundleLink,
+    CertificatePage,
+    CertificateRecord,
+    InstanceFacts,
+    QuotaSlot,
+    Status,
+    StoredRequest,
+)
+from chalicelib.domain.pki.authorities import Authority
+from chalicelib.domain.pki.crl import Revocation
+from chalicelib.domain.policy import Limits
+from chalicelib.domain.trust import Trust
+from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misconfigured
+from chalicelib.services.issuing import Issuing
+from chalicelib.services.serving import Serving
+from chalicelib.services.trust import TrustKeeper
+from tests.unit.authorities import HOST, NOW, client_ca, server_ca
+
+DAY = timedelta(days=1)
+REGISTRY_HOST_ROLE = "registry-host"
+
+
+class Crash(BaseException):
+    """The process ends here: nothing may catch it."""
+
+
+@dataclass
+class Journal:
+    """What was done to the outside world, in order.
+
+    crash_at: end the process at this many effects, before the last of them or just after it.
+    """
+
+    done: list[str] = field(default_factory=list)
+    crash_at: int = -1
+    after: bool = False
+
+    def write(self, effect: str, do: Callable[[], None]) -> None:
+        number = len(self.done) + 1
+        if number == self.crash_at and not self.after:
+            raise Crash
+        do()
+        self.done.append(effect)
+        if number == self.crash_at:
+            raise Crash
+
+
+@dataclass
+class MemoryRecords:
+    """As CertificateStore: add() is all or nothing, and one of two that collide is Contended.
+
+    before_add: called at the start of each add(), for what others do meanwhile.
+    """
+
+    journal: Journal
+    by_serial: dict[str, CertificateRecord] = field(default_factory=dict)
+    taken: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    revoked_keys: set[str] = field(default_factory=set)
+    requests: dict[tuple[str, str], tuple[StoredRequest, datetime]] = field(default_factory=dict)
+    before_add: Callable[[CertificateRecord], None] = lambda _: None
+    fails: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def slots(self, owner: str) -> Sequence[QuotaSlot]:
+        with self._lock:
+            taken = self.taken.items()
+            return [QuotaSlot(number, end) for (of, number), end in taken if of == owner]
+
+    def add(
+        self, record: CertificateRecord, request: StoredRequest | None, now: datetime
+    ) -> StoredRequest | None:
+        self.before_add(record)
+        if self.fails:
+            raise DependencyFailed("table_unwritable", "the record was not written")
+        with self._lock:
+            earlier = request and self._earlier(record.owner, request.idempotency_key, now)
+            if earlier is not None:
+                return earlier
+            self._refuse_key(record)
+            assert record.slot is not None
+            slot = (record.owner, record.slot)
+            end = self.taken.get(slot)
+            if record.serial in self.by_serial or (end is not None and end >= now):
+                raise Contended("busy", "another request of yours got there first; ask again")
+            self.journal.write("record", lambda: self._write(record, request, now))
+            return None
+
+    def add_outside_quota(self, record: CertificateRecord) -> None:
+        if self.fails:
+            raise DependencyFailed("table_unwritable", "the record was not written")
+        if record.serial in self.by_serial:
+            raise Contended("busy", "ask again")
+        self.journal.write("record", lambda: self.by_serial.update({record.serial: record}))
+
+    def earlier_request(
+        self, owner: str, idempotency_key: str, now: datetime
+    ) -> StoredRequest | None:
+        return self._earlier(owner, idempotency_key, now)
+
+    def get(self, serial: str) -> CertificateRecord | None:
+        return self.by_serial.get(serial)
+
+    def page(
+        self, owner: str, status: Status | None, limit: int, cursor: str | None, now: datetime
+    ) -> CertificatePage:
+        if cursor is not None and cursor not in self.by_serial:
+            raise InvalidRequest("invalid_cursor", "use next_cursor as it is", field="cursor")
+        newest_first = [record for record in reversed(self.by_serial.values())]
+        start = 0
+        if cursor is not None:
+            start = [record.serial for record in newest_first].index(cursor) + 1
+        shown = [
+            record
+            for record in newest_first[start:]
+            if record.owner == owner and status in (None, record.status(now))
+        ]
+        more = len(shown) > limit
+        return CertificatePage(tuple(shown[:limit]), shown[limit - 1].serial if more else None)
+
+    def _earlier(self, owner: str, idempotency_key: str, now: datetime) -> StoredRequest | None:
+        stored, until = self.requests.get((owner, idempotency_key), (None, now))
+        return stored if until > now else None
+
+    def _refuse_key(self, record: CertificateRecord) -> None:
+        if self.keys.get(record.key_id, record.owner) != record.owner:
+            raise InvalidRequest("key_in_use", "make a new key", field="csr")
+        if record.key_id in self.revoked_keys:
+            raise InvalidRequest("key_revoked", "make a new key", field="csr")
+
+    def _write(
+        self, record: CertificateRecord, request: StoredRequest | None, now: datetime
+    ) -> None:
+        assert record.slot is not None
+        self.by_serial[record.serial] = record
+        self.taken[record.owner, record.slot] = record.validity.not_after
+        self.keys[record.key_id] = record.owner
+        if request is not None:
+            self.requests[record.owner, request.idempotency_key] = (request, now + DAY)
+
+
+@dataclass
+class MemoryBundles:
+    """As ConfigBucket. put() fails while *fails* is set."""
+
+    journal: Journal
+    stored: dict[str, bytes] = field(default_factory=dict)
+    with_key: set[str] = field(default_factory=set)
+    published: list[Trust] = field(default_factory=list)
+    fails: bool = False
+
+    def put(self, serial: str, tar_gz: bytes, *, holds_key: bool) -> None:
+        if self.fails:
+            raise DependencyFailed("bundle_not_stored", "the bundle could not be stored")
+        self.journal.write("bundle", lambda: self.stored.update({serial: tar_gz}))
+        if holds_key:
+            self.with_key.add(serial)
+
+    def get(self, serial: str) -> bytes | None:
+        return self.stored.get(serial)
+
+    def link(self, serial: str, now: datetime) -> BundleLink:
+        end = (now + timedelta(minutes=15)).replace(microsecond=0)
+        return BundleLink(f"s3://config/{serial}", f"https://config.test/{serial}", end)
+
+    def publish(self, trust: Trust) -> None:
+        if self.fails:
+            raise DependencyFailed("trust_not_stored", "the trust was not published")
+        self.journal.write("publish", lambda: self.published.append(trust))
+
+    def read_trust(self) -> Trust:
+        if not self.published:
+            raise Misconfigured("no_trust", "there is no CA yet")
+        return self.published[-1]
+
+
+@dataclass
+class MemoryRevocations:
+    """As CertificateStore, to TrustKeeper."""
+
+    listed: dict[str, list[Revocation]] = field(default_factory=dict)
+    number: int = 0
+
+    def revocations(self, issuer_id: str, now: datetime) -> Sequence[Revocation]:
+        return self.listed.get(issuer_id, [])
+
+    def next_crl_number(self) -> int:
+        self.number += 1
+        return self.number
+
+
+@dataclass
+class FixedAuthorities:
+    """The first of each kind signs; all of them are trusted."""
+
+    clients: list[Authority] = field(default_factory=lambda: [client_ca()])
+    servers: list[Authority] = field(default_factory=lambda: [server_ca()])
+
+    def client(self) -> Authority:
+        return self.clients[0]
+
+    def server(self) -> Authority:
+        return self.servers[0]
+
+    def client_signers(self) -> Sequence[Authority]:
+        return self.clients
+
+    def client_certificates(self) -> Sequence[x509.Certificate]:
+        return [authority.certificate for authority in self.clients]
+
+    def server_certificates(self) -> Sequence[x509.Certificate]:
+        return [authority.certificate for authority in self.servers]
+
+
+class World:
+    """All of the above, and the services on it. Its clock stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        self.journal = Journal()
+        self.records = MemoryRecords(self.journal)
+        self.bundles = MemoryBundles(self.journal)
+        self.revocations = MemoryRevocations()
+        self.authorities = FixedAuthorities()
+        self.instances: dict[str, InstanceFacts] = {}
+        self.limits = Limits(90, 365, 3, ("*",))
+        self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
+        self.serials: list[int] = []
+        self._last_serial = 2**158
+
+    @property
+    def issuing(self) -> Issuing:
+        return Issuing(
+            authorities=self.authorities,
+            records=self.records,
+            bundles=self.bundles,
+            instance_facts=self.instances.get,
+            limits=self.limits,
+            registry=f"{HOST}:8443",
+            now=lambda: self.time,
+            new_serial=self.new_serial,
+            chance=self.chance,
+        )
+
+    @property
+    def serving(self) -> Serving:
+        return Serving(
+            authorities=self.authorities,
+            records=self.records,
+            host=HOST,
+            role=REGISTRY_HOST_ROLE,
+            now=lambda: self.time,
+            new_serial=self.new_serial,
+        )
+
+    @property
+    def trust(self) -> TrustKeeper:
+        return TrustKeeper(
+            authorities=self.authorities,
+            revocations=self.revocations,
+            publication=self.bundles,
+            registry=f"{HOST}:8443",
+            registry_address="192.0.2.7",
+            now=lambda: self.time,
+        )
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing at all was written."""
+        return not self.journal.done
+
+    def new_serial(self) -> int:
+        """The ones in *serials* first, then others."""
+        if self.serials:
+            return self.serials.pop(0)
+        self._last_serial += 1
+        return self._last_serial
