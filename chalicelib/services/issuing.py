@@ -26,13 +26,12 @@ from chalicelib.domain.model import (
     StoredRequest,
 )
 from chalicelib.domain.pki import keys, leaves
-from chalicelib.domain.pki.authorities import Authority, authority_id
+from chalicelib.domain.pki.authorities import Authority, authority_id, refuse_authority_key
 from chalicelib.domain.pki.requests import public_key_of_csr
 from chalicelib.errors import (
     Conflict,
     Contended,
     DependencyFailed,
-    InvalidRequest,
     NotFound,
     QuotaExceeded,
 )
@@ -151,14 +150,8 @@ class Issuing:
             made = keys.make_key(request.key_type)
             return _LeafKey(made.public_key(), keys.private_key_pem(made).decode())
         public = public_key_of_csr(request.csr_pem)
-        of_authorities = (
-            *self.authorities.client_certificates(),
-            *self.authorities.server_certificates(),
-        )
-        if any(ca.public_key() == public for ca in of_authorities):
-            raise InvalidRequest(
-                "key_is_ca", "this is a CA's key; make one of your own", field="csr"
-            )
+        refuse_authority_key(public, self.authorities.client_certificates())
+        refuse_authority_key(public, self.authorities.server_certificates())
         return _LeafKey(public, None)
 
     def _issue_once(

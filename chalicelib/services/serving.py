@@ -13,7 +13,7 @@ from cryptography import x509
 from chalicelib.domain import policy
 from chalicelib.domain.model import Caller, CertificateRecord
 from chalicelib.domain.pki import keys, leaves
-from chalicelib.domain.pki.authorities import Authority
+from chalicelib.domain.pki.authorities import Authority, refuse_authority_key
 from chalicelib.domain.pki.requests import public_key_of_csr
 from chalicelib.errors import Forbidden
 
@@ -32,6 +32,9 @@ class Authorities(Protocol):
 
     def server(self) -> Authority:
         """The one that signs the registry's certificate."""
+
+    def client_certificates(self) -> Sequence[x509.Certificate]:
+        """Those the registry admits clients of."""
 
     def server_certificates(self) -> Sequence[x509.Certificate]:
         """Those clients trust the registry by."""
@@ -64,6 +67,8 @@ class Serving:
         if caller.role != self.role:
             raise Forbidden("not_the_registry_host", "only the registry host may have this")
         key = public_key_of_csr(csr_pem)
+        refuse_authority_key(key, self.authorities.client_certificates())
+        refuse_authority_key(key, self.authorities.server_certificates())
         now, issuer, serial = self.now(), self.authorities.server(), self.new_serial()
         end = issuer.certificate.not_valid_after_utc
         validity = policy.validity(now, policy.SERVER_LIFETIME, end)

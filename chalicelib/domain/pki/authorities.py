@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from chalicelib.domain.model import Validity
-from chalicelib.domain.pki.keys import PrivateKey, key_id, signing_hash
-from chalicelib.errors import Misconfigured
+from chalicelib.domain.pki.keys import LeafPublicKey, PrivateKey, key_id, signing_hash
+from chalicelib.errors import InvalidRequest, Misconfigured
 
 ORGANIZATION = "registry-trust"
 
@@ -64,6 +64,12 @@ def _public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey | rs
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
         raise Misconfigured("unusable_authority", "a CA certificate holds a key of an unknown kind")
     return key
+
+
+def refuse_authority_key(key: LeafPublicKey, certificates: Iterable[x509.Certificate]) -> None:
+    """Raises InvalidRequest if *key*, from a CSR, is that of one of these CA certificates."""
+    if any(ca.public_key() == key for ca in certificates):
+        raise InvalidRequest("key_is_ca", "this is a CA's key; make one of your own", field="csr")
 
 
 def load_authority(certificate_pem: str, key_pem: str) -> Authority:
