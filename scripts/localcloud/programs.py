@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from localcloud.processes import dying_with_parent
 
 
 class ProgramFailed(Exception):
@@ -19,7 +22,7 @@ def run(
     directory: Path | None = None,
     seconds: float = 300.0,
 ) -> None:
-    """Run it to its end, what it writes going to the log. Raises ProgramFailed."""
+    """Run it to its end or ours, what it writes going to the log. Raises ProgramFailed."""
     with open(log, "ab") as out:
         start = out.tell()
         try:
@@ -32,6 +35,7 @@ def run(
                 cwd=directory,
                 timeout=seconds,
                 check=False,
+                preexec_fn=dying_with_parent(signal.SIGTERM),
             ).returncode
         except subprocess.TimeoutExpired as error:
             raise ProgramFailed(f"{command[0]} did not end within {seconds:.0f} s") from error
