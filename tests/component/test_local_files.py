@@ -1,4 +1,4 @@
-"""What the local cloud chooses and writes down: ports, variables."""
+"""What the local cloud chooses and writes down: ports, addresses, variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud import ports
+from localcloud import deployment, ports
 from localcloud.environment import as_shell
 from localcloud.layout import read_json, write_private
 
@@ -66,6 +66,27 @@ def test_a_damaged_file_of_ports_is_made_anew(tmp_path: Path, damage: str) -> No
     assert ports.kept(tmp_path / "p") is None
 
     assert ports.choose(tmp_path / "p", {}) == ports.kept(tmp_path / "p")
+
+
+def test_the_apis_address_here_has_the_id_and_stage_of_the_one_on_aws() -> None:
+    there = {"ApiUrl": "https://abc123.execute-api.us-east-1.amazonaws.com/v1/"}
+
+    assert deployment.api_url(there, 4600) == "http://abc123.execute-api.localhost:4600/v1"
+
+
+def test_the_stack_is_deployed_again_only_when_what_it_is_made_of_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "CHECKOUT", tmp_path)
+    source, other = tmp_path / "chalicelib" / "a.py", tmp_path / "README.md"
+    write_private(source, "one")
+    before = deployment.sources_digest()
+
+    write_private(source.parent / "__pycache__" / "a.pyc", "compiled")
+    write_private(other, "no source")
+    assert deployment.sources_digest() == before
+    write_private(source, "two")
+    assert deployment.sources_digest() != before
 
 
 AWKWARD = 'it\'s $HOME `id` $(id) "x" \\ \n # &; *é'
