@@ -8,6 +8,7 @@ refuses x-amz-* headers that are not signed, and metadata is given only for a to
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ class Cloud:
     certificate_life: tuple[timedelta, timedelta] = (timedelta(minutes=-5), timedelta(days=90))
     signer: ThrowawayCa | None = None
     faults: dict[str, Callable[[], tuple[int, bytes]]] = field(default_factory=dict)
+    cut_short: set[str] = field(default_factory=set)
     delay: float = 0.0
     requests: list[Request] = field(default_factory=list)
     url: str = ""
@@ -134,10 +136,12 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         status, answer = self.cloud.answer(Request(self.command, self.path, headers, body))
+        missing = 100 if self.path in self.cloud.cut_short else 0
         self.send_response(status)
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(answer) + missing))
         self.end_headers()
         self.wfile.write(answer)
+        self.close_connection = bool(missing)
 
     do_GET = do_PUT = do_POST = handle_request  # noqa: N815 - names that the base class calls
 
@@ -146,10 +150,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_cloud(cloud: Cloud) -> Iterator[Cloud]:
+def running_cloud(cloud: Cloud, tls: ssl.SSLContext | None = None) -> Iterator[Cloud]:
     handler = type("CloudHandler", (Handler,), {"cloud": cloud})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     cloud.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        cloud.url = cloud.url.replace("http:", "https:")
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
     ).start()
