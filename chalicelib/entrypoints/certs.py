@@ -23,6 +23,7 @@ _DEFAULT_LIMIT, _MAXIMUM_LIMIT = 50, 100
 def issue_certificate() -> Response:
     """Body: nothing, JSON or a PEM CSR; answers 201 in the form that Accept chooses."""
     form = choose_form(blueprint.header("accept"), answers.FORMS)
+    blueprint.query(())
     caller = blueprint.caller()
     request = read_issue_request(blueprint.current_request, blueprint.header("idempotency-key"))
     issuing = bootstrap.services().issuing

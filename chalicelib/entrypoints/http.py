@@ -120,6 +120,9 @@ def _problem_of(error: AppError) -> Response:
     status = STATUS_OF[type(error)]
     level = logging.ERROR if status >= 500 else logging.INFO
     log.log(level, "answered %d %s: %s", status, error.code, error)
+    if isinstance(error, Misconfigured):
+        # Its text is for the operator, and may name what is of no concern to a caller.
+        return problem(status, error.code, "this service is not set up; tell who operates it")
     return problem(status, error.code, str(error), error.field)
 
 

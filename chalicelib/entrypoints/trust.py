@@ -24,6 +24,7 @@ def get_trust() -> Response:
 def issue_registry_certificate() -> Response:
     """Body: a PEM CSR, bare or in JSON; answers 201 with a certificate for the registry's host."""
     form = choose_form(blueprint.header("accept"), (JSON, PEM))
+    blueprint.query(())
     serving = bootstrap.services().serving
     issued = serving.issue(read_csr(blueprint.current_request), blueprint.caller())
     if form == PEM:
