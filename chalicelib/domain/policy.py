@@ -85,7 +85,8 @@ def _access_of_instance(caller: Caller, instance: InstanceFacts | None) -> Acces
 
 
 def _lifetime(days: int | None, limits: Limits) -> timedelta:
-    wanted = limits.default_days if days is None else days
+    default = min(limits.default_days, limits.maximum_days)
+    wanted = default if days is None else days
     if not 1 <= wanted <= limits.maximum_days:
         raise InvalidRequest(
             "days_out_of_range", f"days must be from 1 to {limits.maximum_days}", field="days"

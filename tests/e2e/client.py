@@ -42,6 +42,7 @@ class Person:
     api_url: str
     access_key_id: str = ""
     secret_access_key: str = ""
+    name: str = ""
     session_token: str = ""
     region: str = "us-east-1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ class Cloud:
             self.variables["API_URL"],
             self.variables[f"{prefix}_ACCESS_KEY_ID"],
             self.variables[f"{prefix}_SECRET_ACCESS_KEY"],
+            prefix.lower(),
         )
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -95,16 +97,16 @@ def _variables(file: Path) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-@pytest.fixture(scope="session")
-def dev(cloud: Cloud) -> Person:
-    """A developer."""
-    return cloud.person("DEV")
+@pytest.fixture
+def dev(newcomer: Callable[..., Person]) -> Person:
+    """A developer, new to it: one test's certificates do not count against another's quota."""
+    return newcomer(f"dev-{secrets.token_hex(4)}")
 
 
-@pytest.fixture(scope="session")
-def dev2(cloud: Cloud) -> Person:
+@pytest.fixture
+def dev2(newcomer: Callable[..., Person]) -> Person:
     """Another developer."""
-    return cloud.person("DEV2")
+    return newcomer(f"dev2-{secrets.token_hex(4)}")
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +121,7 @@ def newcomer(cloud: Cloud) -> Callable[..., Person]:
         if policy:
             iam.attach_user_policy(UserName=name, PolicyArn=outputs[policy])
         key = iam.create_access_key(UserName=name)["AccessKey"]
-        return Person(cloud.variables["API_URL"], key["AccessKeyId"], key["SecretAccessKey"])
+        return Person(cloud.variables["API_URL"], key["AccessKeyId"], key["SecretAccessKey"], name)
 
     return make
 

@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from operations.cloud import CommandError
+from operations.stack import Stack
+from tests.e2e.client import Person
+
 
 @pytest.fixture(scope="module")
 def stage(cloud):
@@ -45,15 +49,44 @@ def test_a_parameter_is_changed_and_then_kept(cloud, stage):
     assert (kept["MaximumDays"], kept["DefaultDays"], kept["RegistryPort"]) == ("30", "10", "5000")
 
 
-def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(cloud, stage):
-    before = parameters(cloud, stage)
-    failed = cloud.run("scripts/deploy", "--stage", stage, "--param", "LogRetentionDays=13")
-    assert failed.returncode == 1
-    assert "Traceback" not in failed.stderr
+BROKEN = {"Type": "AWS::SQS::Queue", "Properties": {"VisibilityTimeout": 99999999}}
 
-    assert parameters(cloud, stage) == before
-    status = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
-    assert status["Stacks"][0]["StackStatus"] in ("UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+@pytest.fixture
+def operators_session(cloud, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.variables["AWS_ENDPOINT_URL"])
+    return cloud.operator
+
+
+def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(
+    cloud, stage, operators_session
+):
+    name = f"registry-trust-{stage}"
+    before = outputs(cloud, stage)
+    deployed = operators_session.client("cloudformation").get_template(StackName=name)
+    body = deployed["TemplateBody"]
+    template = json.loads(body) if isinstance(body, str) else dict(body)
+    template["Resources"]["Broken"] = BROKEN
+
+    with pytest.raises(CommandError, match=r"Broken \(AWS::SQS::Queue\): .*VisibilityTimeout"):
+        Stack(operators_session, name).deploy({"TemplateBody": json.dumps(template)}, {})
+    assert outputs(cloud, stage) == before
+    url = before["ApiUrl"].replace("https://", "").split(".")[0]
+    port = cloud.variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]
+    root = Person(f"http://{url}.execute-api.localhost:{port}/v1", "test", "test")
+    assert root.ask("GET", "/trust").status == 200
+    again = cloud.run("scripts/deploy", "--stage", stage)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_failed_first_deployment_does_not_block_the_next(operators_session):
+    stack = Stack(operators_session, "registry-trust-broken")
+    good = {"Type": "AWS::SQS::Queue", "Properties": {"VisibilityTimeout": 30}}
+    with pytest.raises(CommandError, match="Broken"):
+        stack.deploy({"TemplateBody": json.dumps({"Resources": {"Broken": BROKEN}})}, {})
+
+    outcome = stack.deploy({"TemplateBody": json.dumps({"Resources": {"Broken": good}})}, {})
+    assert outcome == "created"
 
 
 def test_the_webhook_is_kept_encrypted_and_shown_nowhere(cloud, stage, tmp_path):

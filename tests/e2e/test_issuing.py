@@ -34,10 +34,10 @@ def test_the_subject_and_owner_are_the_callers(dev):
     document = dev.post("/certs", {"access": "pull"}).json
 
     certificate = certificate_of(document)
-    assert certificate.subject.rfc4514_string() == "O=registry-trust,OU=pull,CN=dev"
+    assert certificate.subject.rfc4514_string() == f"O=registry-trust,OU=pull,CN={dev.name}"
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [document["owner"]]
-    assert document["owner"].endswith(":user/dev")
+    assert document["owner"].endswith(f":user/{dev.name}")
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,16 @@ def skopeo(*arguments):
     )
 
 
-def curl(*arguments):
+def curl(directory, *arguments):
+    """In the certificates' directory: curl takes what follows a colon in --cert for a password,
+    and the directory's own name has one."""
     command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=30, check=False
+    ).stdout
+
+
+OURS = ("--cacert", "ca.crt", "--cert", "client.cert", "--key", "client.key")
 
 
 def test_an_image_is_pushed_and_pulled_with_what_was_issued(cloud, dev, certs_d, image, tmp_path):
@@ -79,35 +86,16 @@ def test_the_images_are_in_the_stacks_bucket(cloud, dev, certs_d, image):
 def test_nobody_without_our_certificate_gets_in(cloud, dev, certs_d, tmp_path):
     """Each request differs from the admitted one in its certificate alone."""
     directory, url = certs_d(dev), f"https://{cloud.variables['REGISTRY']}/v2/"
-    trusted = ("--cacert", directory / "ca.crt")
-    ours = ("--cert", directory / "client.cert", "--key", directory / "client.key")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            "/O=registry-trust/OU=push/CN=dev",
-            "-days",
-            "1",
-            "-keyout",
-            tmp_path / "stranger.key",
-            "-out",
-            tmp_path / "stranger.cert",
-        ],
-        capture_output=True,
-        check=True,
-    )
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "1"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-subj", "/O=registry-trust/OU=push/CN=dev"]
+    command += ["-keyout", tmp_path / "stranger.key", "-out", tmp_path / "stranger.cert"]
+    subprocess.run(command, capture_output=True, check=True)
     stranger = ("--cert", tmp_path / "stranger.cert", "--key", tmp_path / "stranger.key")
 
-    assert curl(*trusted, *ours, url).stdout == "200"
-    assert curl(*trusted, url).stdout == "400"
-    assert curl(*trusted, *stranger, url).stdout == "400"
+    assert curl(directory, *OURS, url) == "200"
+    assert curl(directory, "--cacert", "ca.crt", url) == "400"
+    assert curl(directory, "--cacert", "ca.crt", *stranger, url) == "400"
 
 
 def test_a_pull_certificate_pulls_but_does_not_push(cloud, dev, certs_d, image, tmp_path):
@@ -139,9 +127,8 @@ def test_the_access_log_says_who_did_what(cloud, dev, certs_d):
         text=True,
         check=True,
     ).stdout.strip()
-    pair = ("--cert", directory / "client.cert", "--key", directory / "client.key")
     url = f"https://{cloud.variables['REGISTRY']}/v2/e2e/asked/tags/list"
-    curl("--cacert", directory / "ca.crt", *pair, url)
+    curl(directory, *OURS, url)
 
     logs = list((cloud.directory / "registry-host").rglob("access*.log"))
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
