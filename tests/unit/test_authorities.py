@@ -88,16 +88,19 @@ def test_the_server_ca_is_bound_to_the_hosts_name_and_to_no_address() -> None:
     assert held.excluded_subtrees == [x509.IPAddress(each) for each in everything]
 
 
-@pytest.mark.parametrize(("host", "net"), [("192.0.2.7", 32), ("2001:db8::7", 128)])
+@pytest.mark.parametrize(
+    ("host", "own", "other"),
+    [("192.0.2.7", "192.0.2.7/32", "::/0"), ("2001:db8::7", "2001:db8::7/128", "0.0.0.0/0")],
+)
 def test_the_server_ca_of_an_address_is_bound_to_it_and_to_no_usable_name(
-    host: str, net: int
+    host: str, own: str, other: str
 ) -> None:
     held = constraints(host)
     assert held.permitted_subtrees == [
-        x509.IPAddress(ip_network(f"{host}/{net}")),
-        x509.DNSName("invalid"),
+        x509.IPAddress(ip_network(own)),
+        x509.DNSName("registry-trust.invalid"),
     ]
-    assert held.excluded_subtrees is None
+    assert held.excluded_subtrees == [x509.IPAddress(ip_network(other))]
 
 
 def test_the_client_ca_is_bound_to_no_name() -> None:

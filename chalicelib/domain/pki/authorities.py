@@ -97,7 +97,8 @@ def make_server_authority(key: PrivateKey, serial: int, validity: Validity, host
     """A self-signed CA for the certificate of the one registry *host* alone.
 
     host: a DNS name or an IP address, without port. Machines that trust this CA thereby trust it
-    for this name only: name constraints (RFC 5280 section 4.2.1.10), EKU serverAuth, pathLen 0.
+    for this name, and names below it, only: name constraints (RFC 5280 section 4.2.1.10, which can
+    say no less), EKU serverAuth, pathLen 0.
     """
     extensions = [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])]
     return _make(AuthorityKind.SERVER, key, serial, validity, extensions, _only(host))
@@ -141,18 +142,25 @@ def _name(kind: AuthorityKind, identifier: str) -> x509.Name:
     )
 
 
-def _only(host: str) -> x509.NameConstraints:
-    """Permit *host*, and shut the other kind of name out.
+_EVERY_ADDRESS = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
-    A kind that is not mentioned is unconstrained, so a DNS name excludes every address, and an
-    address permits DNS names only below .invalid, which nobody can have (RFC 2606 section 2).
+
+def _only(host: str) -> x509.NameConstraints:
+    """Permit *host*, and shut the other kinds of name out.
+
+    A kind that is not mentioned is unconstrained, so a DNS name excludes every address. An address
+    excludes those of the other version, which GnuTLS takes for another kind, and permits DNS names
+    only below .invalid, which nobody can have (RFC 2606 section 2).
     """
     address = parse_address(host)
     if address is None:
-        everything = [x509.IPAddress(ip_network(net)) for net in ("0.0.0.0/0", "::/0")]
+        everything = [x509.IPAddress(network) for network in _EVERY_ADDRESS.values()]
         return x509.NameConstraints([x509.DNSName(host)], everything)
     network: IPv4Network | IPv6Network = ip_network(address)
-    return x509.NameConstraints([x509.IPAddress(network), x509.DNSName("invalid")], None)
+    return x509.NameConstraints(
+        [x509.IPAddress(network), x509.DNSName("registry-trust.invalid")],
+        [x509.IPAddress(_EVERY_ADDRESS[6 if address.version == 4 else 4])],
+    )
 
 
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
