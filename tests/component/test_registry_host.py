@@ -214,6 +214,15 @@ def test_another_host_name_is_refused(host: RealHost) -> None:
     assert host.ask(leaf, headers={"Host": "127.0.0.1"}).status == 421
 
 
+def test_another_host_name_is_refused_without_sni_too(host: RealHost) -> None:
+    context = host.context(host.client_ca.client(access="push"))
+    context.check_hostname = False
+    for name, status in ((HOST.encode(), b"200"), (b"10.0.0.1", b"421")):
+        with secured(host, context, name=None) as connection:
+            connection.sendall(b"GET /v2/ HTTP/1.0\r\nHost: %s\r\n\r\n" % name)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 %s" % status)
+
+
 def test_without_sni_a_certificate_is_wanted_all_the_same(host: RealHost) -> None:
     context = host.context(None)
     context.check_hostname = False

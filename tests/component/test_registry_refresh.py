@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import signal
 import ssl
 import subprocess
 import threading
@@ -443,6 +442,20 @@ def test_over_https_only_a_cloud_that_a_known_ca_vouches_for_is_believed(tmp_pat
         assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_ca_of_the_system_is_not_trusted(host: Host) -> None:
+    """OpenSSL would take it from SSL_CERT_DIR, or from where the system keeps its CAs."""
+    stranger, directory = ThrowawayCa("Stranger"), host.prefix / "system"
+    directory.mkdir()
+    command = ["openssl", "x509", "-noout", "-subject_hash"]
+    name = subprocess.run(command, input=stranger.pem, capture_output=True, check=True).stdout
+    (directory / f"{name.decode().strip()}.0").write_bytes(stranger.pem)
+    put_certificate(host, FRESH, ca=stranger)
+    host.publish(host.client_ca.crl(6), stranger.crl(1))
+    result = host.run(SSL_CERT_DIR=str(directory))
+    assert "a CRL in S3 is signed by none of the client CAs" in result.stderr
+    assert host.cloud.count("/registry/cert") == 1
+
+
 def test_a_failing_renewal_does_not_hold_up_a_crl(host: Host) -> None:
     put_certificate(host, (timedelta(days=-61), timedelta(days=29)))
     host.cloud.faults["/registry/cert"] = lambda: (503, b'{"detail": "a \\"bad\\" day"}')
@@ -524,22 +537,60 @@ def test_an_expired_crl_in_use_is_said_while_no_other_is_to_be_had(host: Host) -
     host.fails("the CRL in use has expired: nginx refuses every client")
 
 
-@pytest.mark.parametrize("after", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
-def test_killed_at_any_moment_it_leaves_a_whole_generation(host: Host, after: float) -> None:
-    for number in (6, 7):
-        host.publish(host.client_ca.crl(number))
-        process = host.start()
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=20)
-        files = host.in_use()
-        assert {"ca.crt", "client-ca.crt", "client-ca.crl", "server.crt", "server.key"} <= set(
-            files
+CHANGING = ["cp", "ln", "mv", "sync"]  # what a run changes files with, in all that counts
+
+
+def stumbling_block(host: Host, deed: str) -> dict[str, str]:
+    """An environment in which the call of CHANGING that STUMBLE_AT counts to comes to grief."""
+    shims = host.prefix / "shims"
+    shims.mkdir(exist_ok=True)
+    for program in CHANGING:
+        shim = shims / program
+        shim.write_text(
+            f"""#!/bin/sh
+count=$(($(cat '{shims}/count') + 1))
+echo "$count" >'{shims}/count'
+if [ "$count" -eq "$STUMBLE_AT" ]; then {deed}; fi
+exec {shutil.which(program)} "$@"
+"""
         )
-        assert int(files["crl-numbers"].split()[1], 16) in (5, number - 1, number)
-    host.succeeds()
-    assert host.in_use()["crl-numbers"].split()[1] == b"07"
+        shim.chmod(0o755)
+    (shims / "count").write_text("0")
+    return {"PATH": f"{shims}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("deed", ["kill -9 $PPID; exit 1", "exit 1"], ids=["killed", "fails"])
+def test_whatever_step_is_its_last_a_whole_generation_is_in_use(host: Host, deed: str) -> None:
+    """A new CRL and a renewal together, stopped at each change it makes to files in turn."""
+    step, stumbled = 0, True
+    while stumbled:
+        step += 1
+        put_certificate(host, (timedelta(days=-61), timedelta(days=29)))
+        before = host.in_use()
+        host.publish(host.client_ca.crl(5 + step))
+        environment = stumbling_block(host, deed)
+        result = host.run(STUMBLE_AT=str(step), **environment)
+        stumbled = int((host.prefix / "shims" / "count").read_text()) >= step
+        assert (result.returncode != 0) is stumbled
+        assert whole(host, host.in_use(), before)
+    assert step > 8
     assert host.path("told").read_text() == os.readlink(host.path("current")).rpartition("/")[2]
+    assert len(list(host.path("generations").iterdir())) == 2
+
+
+def whole(host: Host, after: dict[str, bytes], before: dict[str, bytes]) -> bool:
+    """Trust and certificate are each the old or the new one, and each in one piece."""
+    key = load_pem_private_key(after["server.key"], None)
+    certificate = x509.load_pem_x509_certificate(after["server.crt"])
+    if after["client-ca.crl"] == host.cloud.objects["trust/client-ca.crl"]:
+        trust_is_whole = after["crl-numbers"] > before["crl-numbers"]
+    else:
+        trust_is_whole = all(after[n] == before[n] for n in ("client-ca.crl", "crl-numbers"))
+    return (
+        set(after) == set(before)
+        and trust_is_whole
+        and key.public_key() == certificate.public_key()
+    )
 
 
 # --- what nobody may see --------------------------------------------------------------------------
