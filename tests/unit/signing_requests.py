@@ -78,6 +78,12 @@ def oversized_rsa_csr(key: rsa.RSAPrivateKey) -> bytes:
     return _rsa_csr((p * q) ** 2, 65537, p * q * (p - 1) * (q - 1))
 
 
+def one_prime_more_csr(key: rsa.RSAPrivateKey, prime: int) -> bytes:
+    """Of a key whose modulus is this one's times *prime*."""
+    p, q = _primes(key)
+    return _rsa_csr(p * q * prime, 65537, (p - 1) * (q - 1) * (prime - 1))
+
+
 def small_factor_csr(key: rsa.RSAPrivateKey, factor: int) -> bytes:
     """Of a key whose modulus is *factor*, a prime, times one large prime of *key*."""
     p = next(p for p in _primes(key) if math.gcd(65537, (p - 1) * (factor - 1)) == 1)
