@@ -259,8 +259,8 @@ commit() {
   [ "$1" != containerd ] || explain_containerd "$@"
 }
 
-# exchange STAGED TARGET. A new key and its certificate cannot be renamed as one. One mv renames
-# them, two system calls apart, and runs on if we are killed; if it fails all goes back.
+# exchange STAGED TARGET. A new key and its certificate cannot be renamed as one: one mv renames
+# both, one right after the other, and runs on if we are killed. If it fails, all goes back.
 exchange() {
   staged=$1 target=$2
   mkdir "$staged/old"

@@ -88,7 +88,8 @@ class Machine:
         """
         environment = {"HOME": "/home/ann", "PATH": f"{SHIMS}:{shell.path}", **variables}
         command = [
-            *("bwrap", "--unshare-user", "--unshare-pid", "--die-with-parent", "--clearenv"),
+            *("bwrap", "--unshare-user", "--unshare-pid", "--new-session"),
+            *("--die-with-parent", "--clearenv"),
             *("--uid", str(user), "--gid", str(user), "--chdir", "/"),
             *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
             *self._mounts(shell),
@@ -127,10 +128,10 @@ class Machine:
 Snapshot = dict[str, tuple[int, ...]]
 
 
-def snapshot(directory: Path) -> Snapshot:
-    """What a change of anything below *directory* would show in, without the times of reading."""
+def snapshot(top: Path) -> Snapshot:
+    """What a change of a file or of anything below it shows in; not the times of reading."""
     found: Snapshot = {}
-    for path in [directory, *sorted(directory.rglob("*"))]:
+    for path in [top, *top.rglob("*")]:
         about = path.lstat()
         found[str(path)] = (about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_mode)
     return found

@@ -146,11 +146,11 @@ def test_a_new_certificate_takes_the_place_of_an_old_one(machine: Machine, shell
 def test_a_file_that_is_still_right_is_left_as_it_is(machine: Machine) -> None:
     machine.run(OLD.script())
     ca = certs(machine.etc / "docker") / "ca.crt"
-    before = ca.stat()
+    before = snapshot(ca)
 
     machine.run(NEW.script())
 
-    assert ca.stat() == before
+    assert snapshot(ca) == before
 
 
 @pytest.mark.parametrize("spoil", ["mode", "link"])
@@ -574,14 +574,21 @@ def test_interrupted_it_leaves_old_or_new_and_nothing_temporary(
     assert_nothing_else(machine, *SYSTEM)
 
 
-@pytest.mark.parametrize("signal", ["TERM", "KILL"])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_ended_in_the_midst_of_an_exchange_each_engine_has_a_matching_pair(
-    machine: Machine, signal: str, when: str
+MOVE = f'{shutil.which("mv")} "$@"'
+ENDS = {
+    "told to end before it": f'kill -TERM "$PPID"; {MOVE}',
+    "told to end after it": f'{MOVE}; kill -TERM "$PPID"',
+    "killed before it": 'kill -KILL "$PPID"; exit 1',
+    "killed after it": f'{MOVE}; kill -KILL "$PPID"',
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ended_around_an_exchange_each_engine_has_a_matching_pair(
+    machine: Machine, end: str
 ) -> None:
     machine.run(OLD.script())
-    end, move = f'kill -{signal} "$PPID"', f'{shutil.which("mv")} "$@"'
-    machine.shim("mv", f"{end}; {move}" if when == "before" else f"{move}; {end}")
+    machine.shim("mv", ENDS[end])
 
     machine.run(NEW.script())
 
@@ -594,3 +601,32 @@ def test_ended_in_the_midst_of_an_exchange_each_engine_has_a_matching_pair(
     assert (again.returncode, again.stderr) == (0, "")
     for engine in SYSTEM:
         assert installed(machine.etc / engine) == NEW.files()
+
+
+def test_interrupted_at_the_keyboard_an_exchange_is_finished(machine: Machine) -> None:
+    """There mv gets the signal too, here between its two files."""
+    machine.run(OLD.script())
+    mv = shutil.which("mv")
+    machine.shim("mv", f'{mv} -f "$3" "$5"; kill -INT 0; {mv} -f "$4" "$5"')
+
+    assert machine.run(NEW.script()).returncode == 0
+
+    for engine in SYSTEM:
+        assert installed(machine.etc / engine) == NEW.files()
+
+
+@pytest.mark.parametrize("holder", ["docker/certs.d", f"docker/certs.d/{REGISTRY}"])
+def test_what_a_killed_run_left_is_swept_and_what_a_living_one_needs_is_not(
+    machine: Machine, holder: str
+) -> None:
+    if holder.endswith(REGISTRY):
+        machine.run(OLD.script())
+    dead, living = (machine.etc / holder / f".registry-trust.{pid}" for pid in (2_000_000, 1))
+    for left in (dead, living):
+        left.mkdir(parents=True)
+        (left / "client.key").write_text(OLD.key)
+
+    assert machine.run(NEW.script()).returncode == 0
+
+    assert (dead.exists(), living.exists()) == (False, True)
+    assert installed(machine.etc / "docker") == NEW.files()
