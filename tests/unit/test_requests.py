@@ -110,7 +110,7 @@ REFUSED = {
     "a byte after the DER, inside the block": (pem_of(DER + b"\x00"), "csr_trailing_data"),
     "another CSR after the DER, inside": (pem_of(DER + DER), "csr_trailing_data"),
     "a byte of DER missing": (pem_of(DER[:-1]), "csr_malformed"),
-    "base64 cut short": (GOOD.replace(b"=\n" + END, b"\n" + END), "csr_malformed"),
+    "base64 cut short": (BEGIN + b"\nMIIBA\n" + END, "csr_malformed"),
     "an empty sequence": (pem_of(b"\x30\x00"), "csr_malformed"),
     "no sequence at all": (pem_of(b"\x04\x02ab"), "csr_malformed"),
     "one byte": (pem_of(b"\x30"), "csr_malformed"),
