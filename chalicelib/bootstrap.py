@@ -51,6 +51,7 @@ class Services:
             instance_facts=self._instances.facts,
             limits=self._limits,
             registry=self._registry.name,
+            registry_address=self._settings.registry_address,
             now=_now,
             new_serial=_new_serial,
             chance=random.SystemRandom(),

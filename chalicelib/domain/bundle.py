@@ -21,6 +21,7 @@ _MODE_SECRET = 0o600
 class Bundle:
     """registry: host, or host:port when the port is not 443; Docker names the directory so.
 
+    registry_address: the registry's IP address for hosts whose DNS lacks it, else "".
     ca_bundle: the server CAs; certificate: the client's; issuer: the client CA that signed it;
     private_key: only when we made it. All PEM.
     """
@@ -30,6 +31,7 @@ class Bundle:
     certificate: str
     issuer: str
     private_key: str | None = field(default=None, repr=False)
+    registry_address: str = ""
 
     def pem(self) -> str:
         """Private key if we made it, certificate, and the CA that signed it."""

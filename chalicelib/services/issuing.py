@@ -117,7 +117,10 @@ class _LeafKey:
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
-    """instance_facts: what EC2 says of an instance id. new_serial: positive, below 2**159."""
+    """instance_facts: what EC2 says of an instance id. new_serial: positive, below 2**159.
+
+    registry: host or host:port. registry_address: for hosts whose DNS lacks it, or "".
+    """
 
     authorities: Authorities
     records: Records
@@ -125,6 +128,7 @@ class Issuing:
     instance_facts: Callable[[str], InstanceFacts | None]
     limits: policy.Limits
     registry: str
+    registry_address: str
     now: Callable[[], datetime]
     new_serial: Callable[[], int]
     chance: random.Random
@@ -271,6 +275,7 @@ class Issuing:
             certificate=record.certificate_pem,
             issuer=self._issuer_pem(record),
             private_key=private_pem,
+            registry_address=self.registry_address,
         )
 
     def _issuer_pem(self, record: CertificateRecord) -> str:

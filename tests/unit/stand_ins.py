@@ -250,6 +250,7 @@ class World:
             instance_facts=self.instances.get,
             limits=self.limits,
             registry=f"{HOST}:8443",
+            registry_address="192.0.2.7",
             now=lambda: self.time,
             new_serial=self.new_serial,
             chance=self.chance,

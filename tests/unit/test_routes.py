@@ -134,6 +134,17 @@ class TestIssuing:
             names = [name.removeprefix(f"{HOST}:8443/") for name in archive.getnames()]
         assert names == ["ca.crt", "client.cert", "client.key"]
 
+    def test_a_shell_script_installs_the_bundle_and_the_registrys_address(self, api: Api) -> None:
+        made, own = (api("POST /certs", body, accept=SHELL) for body in (b"", CSR))
+        assert made.status_code == own.status_code == 201
+        assert made.headers["Content-Type"] == SHELL
+        for script in (made.body.decode(), own.body.decode()):
+            assert script.startswith("#!/bin/sh\n")
+            assert f"{HOST}:8443" in script
+            assert "192.0.2.7" in script
+        assert b"BEGIN PRIVATE KEY" in made.body
+        assert b"BEGIN PRIVATE KEY" not in own.body
+
     def test_a_bundle_that_was_not_stored_is_told_by_null(self, api: Api, world: World) -> None:
         world.bundles.fails = True
         answer = api("POST /certs")
@@ -195,7 +206,7 @@ class TestLookingUp:
             assert found.json_body["certificate"] == document["certificate"]
             assert api(f"GET /certs/{serial}/bundle").json_body["serial"] == "abc".zfill(40)
 
-    @pytest.mark.parametrize("accept", [JSON, PEM, GZIP])
+    @pytest.mark.parametrize("accept", [JSON, PEM, GZIP, SHELL])
     def test_the_bundle_can_be_had_again_in_every_form(self, api: Api, accept: str) -> None:
         issued = api("POST /certs", accept=accept)
         again = api(f"GET /certs/{SERIAL}/bundle", accept=accept)
@@ -452,7 +463,7 @@ class TestEveryRoute:
     ) -> None:
         caplog.set_level(logging.DEBUG)
         keys = [api("POST /certs").json_body["private_key"] for _ in range(3)]
-        for accept in (JSON, PEM, GZIP):
+        for accept in (JSON, PEM, GZIP, SHELL):
             api(f"GET /certs/{SERIAL}/bundle", accept=accept)
         pasted = keys[0]
         api("POST /certs", pasted.encode(), content_type=FORM)
