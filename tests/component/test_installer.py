@@ -559,7 +559,10 @@ def test_what_was_not_there_before_is_gone_after_going_back(machine: Machine) ->
     assert list(installed(machine.etc / "docker")) == ["ca.crt"]
 
 
-@pytest.mark.parametrize("signal", ["HUP", "INT", "TERM"])
+@pytest.mark.parametrize(
+    ("shell", "signal"),
+    [*((shell, "TERM") for shell in shells()), (DASH, "HUP"), (DASH, "INT")],
+)
 def test_interrupted_it_leaves_old_or_new_and_nothing_temporary(
     machine: Machine, shell: Shell, signal: str
 ) -> None:
