@@ -94,8 +94,8 @@ def test_nobody_without_our_certificate_gets_in(cloud, dev, certs_d, tmp_path):
     stranger = ("--cert", tmp_path / "stranger.cert", "--key", tmp_path / "stranger.key")
 
     assert curl(directory, *OURS, url) == "200"
-    assert curl(directory, "--cacert", "ca.crt", url) == "400"
-    assert curl(directory, "--cacert", "ca.crt", *stranger, url) == "400"
+    assert curl(directory, "--cacert", "ca.crt", url) == "403"
+    assert curl(directory, "--cacert", "ca.crt", *stranger, url) == "403"
 
 
 def test_a_pull_certificate_pulls_but_does_not_push(cloud, dev, certs_d, image, tmp_path):

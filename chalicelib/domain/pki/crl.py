@@ -16,6 +16,10 @@ from chalicelib.domain.pki.keys import signing_hash
 # hours, before it matters. The list is replaced every hour all the same.
 LIFETIME = timedelta(days=7)
 
+# OpenSSL takes a list whose thisUpdate lies ahead of the host's clock for not yet valid, and nginx
+# then refuses everyone; a host's clock may run a little behind ours.
+BACKDATE = timedelta(minutes=5)
+
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
@@ -33,7 +37,7 @@ def sign_crl(
 
     number: must be greater than that of any list *issuer* signed before.
     """
-    start = now.replace(microsecond=0)
+    start = now.replace(microsecond=0) - BACKDATE
     identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     # Given all at once: the builder's own add method copies the list each time it is called.
     builder = x509.CertificateRevocationListBuilder(
