@@ -35,6 +35,6 @@ def test_faults_of_the_caller_are_4xx_and_ours_5xx(kind: type[AppError], status:
 
 
 def test_an_error_carries_its_code_and_the_field_to_blame() -> None:
-    error = InvalidRequest("weak_key", "make a longer one", field="csr")
-    assert (str(error), error.code, error.field) == ("make a longer one", "weak_key", "csr")
+    error = InvalidRequest("rsa_key_size", "make a longer one", field="csr")
+    assert (str(error), error.code, error.field) == ("make a longer one", "rsa_key_size", "csr")
     assert InvalidRequest("a", "b").field is None

@@ -274,7 +274,7 @@ PROBLEMS: dict[str, Case] = {
     "curl -d": ("POST /certs", CSR.replace(b"\n", b""), {"content_type": FORM}, 400,
                 "csr_not_pem", "csr"),
     "large CSR": ("POST /certs", CSR.ljust(16385), {}, 400, "csr_too_large", "csr"),
-    "RSA-1024": ("POST /certs", csr(rsa_key(1024)), {}, 400, "weak_key", "csr"),
+    "RSA-1024": ("POST /certs", csr(rsa_key(1024)), {}, 400, "rsa_key_size", "csr"),
     "a CA's key": ("POST /certs", csr(client_ca().key), {}, 400, "key_is_ca", "csr"),
     "unknown field": ("POST /certs", {"dayz": 1}, {}, 400, "unknown_field", "dayz"),
     "wrong type": ("POST /certs", {"days": "1"}, {}, 400, "wrong_type", "days"),

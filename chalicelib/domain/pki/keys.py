@@ -72,7 +72,7 @@ def accept_public_key(read: Callable[[], PublicKeyTypes]) -> LeafPublicKey:
     """The key that *read* returns, if it is one we certify.
 
     RSA of 2048 to 4096 bits with exponent 65537, or EC on P-256, P-384 or P-521.
-    Raises InvalidRequest, code weak_key or unsupported_key.
+    Raises InvalidRequest, code rsa_key_size, rsa_exponent, rsa_modulus or unsupported_key.
     """
     try:
         key = read()
@@ -97,11 +97,12 @@ def _unsupported() -> InvalidRequest:
 def _refuse_weak_rsa(key: rsa.RSAPublicKey) -> None:
     numbers = key.public_numbers()
     if not _RSA_BITS[0] <= key.key_size <= _RSA_BITS[1]:
+        code = "rsa_key_size"
         problem = f"an RSA key must have 2048 to 4096 bits; this one has {key.key_size}"
     elif numbers.e != _PUBLIC_EXPONENT:
-        problem = "an RSA key must have the public exponent 65537"
+        code, problem = "rsa_exponent", "an RSA key must have the public exponent 65537"
     elif math.gcd(numbers.n, _SMALL_PRIMES_PRODUCT) != 1:
-        problem = "the RSA modulus has a small factor; make a new key"
+        code, problem = "rsa_modulus", "the RSA modulus has a small factor; make a new key"
     else:
         return
-    raise InvalidRequest("weak_key", problem, field="csr")
+    raise InvalidRequest(code, problem, field="csr")

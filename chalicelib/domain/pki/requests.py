@@ -29,7 +29,7 @@ def public_key_of_csr(pem: bytes) -> LeafPublicKey:
     pem: exactly one PEM block (RFC 7468 section 7), at most 16 KiB, white space around it allowed.
     Everything else in the request (subject, extensions) is ignored on purpose.
     Raises InvalidRequest with the code csr_too_large, csr_not_pem, csr_multiple,
-    csr_trailing_data, csr_malformed, weak_key, unsupported_key or csr_bad_signature.
+    csr_trailing_data, csr_malformed, csr_bad_signature, or one of accept_public_key's.
     """
     csr = _load(_der_of(pem))
     key = accept_public_key(csr.public_key)
