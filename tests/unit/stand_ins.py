@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class MemoryRecords:
         return self._earlier(owner, idempotency_key, now)
 
     def get(self, serial: str) -> CertificateRecord | None:
+        assert re.fullmatch(r"[0-9a-f]{40}", serial), "only serials in their one form are asked for"
         return self.by_serial.get(serial)
 
     def page(

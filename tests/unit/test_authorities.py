@@ -16,10 +16,11 @@ from chalicelib.domain.pki.authorities import (
     authority_id,
     load_authority,
     parse_address,
+    refuse_authority_key,
 )
 from chalicelib.domain.pki.keys import private_key_pem
 from chalicelib.domain.pki.leaves import certificate_pem
-from chalicelib.errors import Misconfigured
+from chalicelib.errors import InvalidRequest, Misconfigured
 from tests.unit.authorities import HOST, TEN_YEARS, client_ca, rsa_client_ca, server_ca
 
 BOTH = [client_ca(), server_ca()]
@@ -76,9 +77,21 @@ def test_no_two_cas_share_a_name() -> None:
     """Else a chain could be built to the wrong one while both are trusted, in a rotation."""
     names = {ca.certificate.subject for ca in (client_ca(1), client_ca(2), server_ca())}
     assert len(names) == 3
-    common, organization = client_ca().certificate.subject
-    assert common.value == f"registry-trust client CA {client_ca().id}"
-    assert organization.value == "registry-trust"
+    for ca, kind in ((client_ca(), "client"), (server_ca(), "server")):
+        common, organization = ca.certificate.subject
+        assert common.value == f"registry-trust {kind} CA {ca.id}"
+        assert organization.value == "registry-trust"
+
+
+def test_only_what_bounds_a_ca_is_critical() -> None:
+    """The rest is for chain builders and may be unknown to one."""
+    for ca in (client_ca(), server_ca()):
+        assert {type(each.value): each.critical for each in ca.certificate.extensions} == {
+            x509.BasicConstraints: True,
+            x509.KeyUsage: True,
+            x509.SubjectKeyIdentifier: False,
+            x509.ExtendedKeyUsage: False,
+        } | ({x509.NameConstraints: True} if ca is server_ca() else {})
 
 
 def test_the_server_ca_is_bound_to_the_hosts_name_and_to_no_address() -> None:
@@ -120,8 +133,9 @@ def test_an_authority_is_read_back_from_its_pem(authority: Authority) -> None:
 def test_a_key_that_is_not_the_certificates_is_refused() -> None:
     certificate, _ = pems(client_ca(1))
     _, key = pems(client_ca(2))
-    with pytest.raises(Misconfigured, match="do not match"):
+    with pytest.raises(Misconfigured, match="do not match") as caught:
         load_authority(certificate, key)
+    assert caught.value.code == "unusable_authority"
 
 
 def test_what_cannot_be_read_is_refused_without_quoting_it() -> None:
@@ -134,14 +148,34 @@ def test_what_cannot_be_read_is_refused_without_quoting_it() -> None:
     ):
         with pytest.raises(Misconfigured, match="cannot be read") as caught:
             load_authority(*broken)
+        assert caught.value.code == "unusable_authority"
         assert caught.value.__suppress_context__
         assert "BEGIN" not in str(caught.value)
 
 
 def test_a_key_of_a_kind_we_do_not_sign_with_is_refused() -> None:
     odd = private_key_pem(ed25519.Ed25519PrivateKey.generate())  # type: ignore[arg-type]
-    with pytest.raises(Misconfigured, match="unknown kind"):
+    with pytest.raises(Misconfigured, match="unknown kind") as caught:
         load_authority(pems(client_ca())[0], odd.decode())
+    assert caught.value.code == "unusable_authority"
+
+
+def test_a_certificate_of_a_key_of_another_kind_has_no_id() -> None:
+    key, name = ed25519.Ed25519PrivateKey.generate(), client_ca().certificate.subject
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1)
+    dated = builder.not_valid_before(TEN_YEARS.not_before).not_valid_after(TEN_YEARS.not_after)
+    with pytest.raises(Misconfigured, match="unknown kind") as caught:
+        authority_id(dated.sign(key, None))
+    assert caught.value.code == "unusable_authority"
+
+
+def test_a_cas_key_is_told_from_others() -> None:
+    certificates = [client_ca().certificate, server_ca().certificate]
+    refuse_authority_key(client_ca(2).key.public_key(), certificates)
+    for ca in (client_ca(), server_ca()):
+        with pytest.raises(InvalidRequest) as caught:
+            refuse_authority_key(ca.key.public_key(), certificates)
+        assert (caught.value.code, caught.value.field) == ("key_is_ca", "csr")
 
 
 def test_the_key_is_not_shown_when_an_authority_is_printed() -> None:

@@ -65,6 +65,11 @@ def test_the_number_is_the_one_given(number: int) -> None:
     assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == number
 
 
+def test_nothing_in_a_list_is_critical_for_readers_that_do_not_know_it() -> None:
+    critical = {type(extension.value): extension.critical for extension in crl_of().extensions}
+    assert critical == {x509.CRLNumber: False, x509.AuthorityKeyIdentifier: False}
+
+
 def test_an_empty_list_is_a_list() -> None:
     assert len(crl_of()) == 0
 

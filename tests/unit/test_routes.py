@@ -190,6 +190,15 @@ class TestLookingUp:
                 found = api(f"GET /certs?status={status}").json_body["certificates"]
                 assert [each["status"] for each in found] == [status] * expected
 
+    def test_a_list_shows_50_unless_told_otherwise(self, api: Api, world: World) -> None:
+        api("POST /certs")
+        record = world.records.by_serial[SERIAL]
+        for number in range(101):
+            serial = f"{number:040x}"
+            world.records.by_serial[serial] = replace(record, serial=serial)
+        for path, shown in (("", 50), ("?limit=100", 100), ("?limit=1", 1)):
+            assert len(api(f"GET /certs{path}").json_body["certificates"]) == shown
+
     @pytest.mark.parametrize("limit", ["1", "100"])
     def test_a_limit_within_the_bounds_is_taken(self, api: Api, limit: str) -> None:
         assert api(f"GET /certs?limit={limit}").status_code == 200
