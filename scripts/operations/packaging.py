@@ -17,6 +17,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from operations.cloud import CommandError, error_code
+from operations.trimming import trim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +40,7 @@ def package(stage: str, region: str) -> Package:
     source = _digest_of_source(region)
     if not stamp.exists() or stamp.read_text() != source:
         _chalice_package(stage, region, target)
+        trim(target / "deployment.zip")
         stamp.write_text(source)
     template = yaml.safe_load((target / "sam.yaml").read_text())
     return Package(target / "deployment.zip", template)
