@@ -110,6 +110,7 @@ class MemoryRecords:
     def earlier_request(
         self, owner: str, idempotency_key: str, now: datetime
     ) -> StoredRequest | None:
+        assert idempotency_key, "there is nothing to look for without a key"
         return self._earlier(owner, idempotency_key, now)
 
     def get(self, serial: str) -> CertificateRecord | None:
@@ -249,7 +250,7 @@ class World:
             authorities=self.authorities,
             records=self.records,
             bundles=self.bundles,
-            instance_facts=self.instances.get,
+            instance_facts=self.instance_facts,
             limits=self.limits,
             registry=f"{HOST}:8443",
             registry_address="192.0.2.7",
@@ -284,6 +285,11 @@ class World:
     def untouched(self) -> bool:
         """Whether nothing at all was written."""
         return not self.journal.done
+
+    def instance_facts(self, instance_id: str) -> InstanceFacts | None:
+        """As Instances.facts."""
+        assert instance_id, "EC2 is asked about instances alone"
+        return self.instances.get(instance_id)
 
     def new_serial(self) -> int:
         """The ones in *serials* first, then others."""
