@@ -19,7 +19,8 @@ PKCS10 = "application/pkcs10"
 FORM = "application/x-www-form-urlencoded"
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")
-_AT = re.compile(r" - at `\$\.(?P<field>[a-z_]+)[^`]*`")
+_PATH = " - at `$."
+_FIELD = re.compile(r"[a-z_]+")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 
 
@@ -116,23 +117,28 @@ def _invalid(message: str) -> InvalidRequest:
     if unknown := _UNKNOWN.match(message):
         name = unknown["field"]
         return InvalidRequest("unknown_field", "there is no such field", field=name[:64])
-    at = _AT.search(message)
+    text, field = _apart(message)
     if message.startswith("Invalid enum value"):
-        return InvalidRequest("unknown_value", _allowed(at), field=at["field"] if at else None)
+        return InvalidRequest("unknown_value", _allowed(field), field=field)
     if message.startswith("Object missing required field"):
         return InvalidRequest("missing_field", "the body needs a csr", field="csr")
-    return InvalidRequest("wrong_type", _sentence(message), field=at["field"] if at else None)
+    return InvalidRequest("wrong_type", text.replace("`", ""), field=field)
 
 
-def _allowed(at: re.Match[str] | None) -> str:
-    kinds: dict[str, Any] = {"key_type": KeyType, "access": Access}
-    kind = kinds[at["field"]] if at else ()
-    return f"it must be one of: {', '.join(kind)}"
+def _apart(message: str) -> tuple[str, str | None]:
+    """msgspec's message without its path, and the field that the path leads to.
+
+    The path comes last. Before it the message may quote the request, which may hold anything, what
+    looks like a path included.
+    """
+    text, _, path = message.rpartition(_PATH)
+    field = _FIELD.match(path) if text else None
+    return (text, field[0]) if field else (message, None)
 
 
-def _sentence(message: str) -> str:
-    """msgspec's message without its path, which goes into the problem's field."""
-    return _AT.sub("", message).replace("`", "")
+def _allowed(field: str | None) -> str:
+    kinds: dict[str | None, Any] = {"key_type": KeyType, "access": Access}
+    return f"it must be one of: {', '.join(kinds[field])}"
 
 
 def _checked(idempotency_key: str | None) -> str | None:

@@ -83,6 +83,8 @@ WRONG: dict[str, tuple[object, str, str | None]] = {
     "a field in other case": ({"Days": 1}, "unknown_field", "Days"),
     "a key we do not make": ({"key_type": "rsa-1024"}, "unknown_value", "key_type"),
     "an access there is not": ({"access": "admin"}, "unknown_value", "access"),
+    "an access with a path in it": ({"access": "x - at `$.csr`"}, "unknown_value", "access"),
+    "an access with a path to nowhere": ({"access": " - at `$.foo"}, "unknown_value", "access"),
     "a csr and a key_type": ({"csr": "x", "key_type": "ec-p256"}, "csr_and_key_type", "key_type"),
     "days as text": ({"days": "30"}, "wrong_type", "days"),
     "days with a fraction": ({"days": 1.5}, "wrong_type", "days"),
