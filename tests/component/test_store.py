@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import botocore.session
 import pytest
 import yaml
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 
 from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
 from chalicelib.adapters.store import CertificateStore
@@ -223,6 +226,26 @@ class TestAdding:
                 store.add(record(other, 1, key_id=first.key_id), request_, NOW)
             assert caught.value.code == code
 
+    def test_an_answer_lost_on_the_way_costs_nothing(
+        self, store: CertificateStore, owner: str
+    ) -> None:
+        """The repeated request carries the token of the first, or it would meet its own record."""
+        tokens: list[str] = []
+
+        def lose_the_first(request: Any, **_: Any) -> None:
+            tokens.append(json.loads(request.body)["ClientRequestToken"])
+            if len(tokens) == 1:
+                URLLib3Session().send(request)
+                raise ReadTimeoutError(endpoint_url=request.url)
+
+        events = store._connection.client.meta.events
+        events.register("before-send.dynamodb.TransactWriteItems", lose_the_first)
+        added = record(owner)
+        assert store.add(added, StoredRequest("once", "d", added.serial), NOW) is None
+        assert len(tokens) == 2 and len(set(tokens)) == 1
+        assert store.get(added.serial) == added
+        assert len(store.slots(owner)) == 1
+
     def test_threads_at_once_never_take_more_slots_than_there_are(
         self, store: CertificateStore, owner: str
     ) -> None:
@@ -264,15 +287,16 @@ class TestRequests:
     def test_after_24_hours_a_key_may_be_used_again(
         self, store: CertificateStore, owner: str
     ) -> None:
+        now = NOW.replace(microsecond=0)
         first, second = record(owner, 0), record(owner, 1)
-        store.add(first, StoredRequest("once", "d", first.serial), NOW)
+        store.add(first, StoredRequest("once", "d", first.serial), now)
         late = StoredRequest("once", "e", second.serial)
-        just_before = NOW + DAY - SECOND
+        just_before = now + DAY - SECOND
         assert store.earlier_request(owner, "once", just_before) is not None
         assert store.add(second, late, just_before) == StoredRequest("once", "d", first.serial)
-        assert store.earlier_request(owner, "once", NOW + DAY) is None
-        assert store.add(second, late, NOW + DAY) is None
-        assert store.earlier_request(owner, "once", NOW + DAY) == late
+        assert store.earlier_request(owner, "once", now + DAY) is None
+        assert store.add(second, late, now + DAY) is None
+        assert store.earlier_request(owner, "once", now + DAY) == late
 
     def test_owners_do_not_share_them(self, store: CertificateStore, owner: str) -> None:
         first = record(owner)

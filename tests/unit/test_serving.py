@@ -42,8 +42,12 @@ def test_the_certificate_is_for_the_configured_host_whatever_the_csr_says(world:
     leaf.verify_directly_issued_by(server_ca().certificate)
 
 
-def test_the_record_is_written_outside_every_quota(world: World) -> None:
+def test_the_record_is_written_outside_every_quota(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     record = world.serving.issue(CSR, REGISTRY).record
+    assert caplog.messages == [f"issued {record.serial} for the registry to {REGISTRY.arn}"]
     assert world.records.by_serial == {record.serial: record}
     assert world.journal.done == ["record"]
     assert (record.owner, record.name, record.access) == (REGISTRY.arn, HOST, None)

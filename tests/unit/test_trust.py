@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,10 @@ def test_the_version_changes_with_what_a_client_installs(part: str) -> None:
     assert replace(TRUST, **{part: "other"}).version != TRUST.version
 
 
+def test_the_version_is_16_hex_digits() -> None:
+    assert re.fullmatch(r"[0-9a-f]{16}", TRUST.version)
+
+
 def test_the_version_does_not_change_with_every_new_revocation_list() -> None:
     assert replace(TRUST, crl="new\n", crl_number=42).version == TRUST.version
 
@@ -54,8 +59,9 @@ def test_a_document_is_read_back_as_it_was() -> None:
 def test_a_document_without_one_of_its_parts_is_refused(part: str) -> None:
     document = TRUST.to_json()
     del document[part]
-    with pytest.raises(Misconfigured):
+    with pytest.raises(Misconfigured) as caught:
         Trust.from_json(document)
+    assert caught.value.code == "no_trust"
 
 
 def test_a_document_whose_number_is_none_is_refused() -> None:

@@ -27,8 +27,12 @@ def test_nothing_published_is_told_as_such(world: World) -> None:
     assert caught.value.code == "no_trust"
 
 
-def test_what_a_refresh_publishes_is_what_is_current(world: World) -> None:
+def test_what_a_refresh_publishes_is_what_is_current(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     refreshed = world.trust.refresh()
+    assert caplog.messages == [f"published trust {refreshed.version} with CRL number 1"]
     assert world.trust.current() == refreshed
     assert world.journal.done == ["publish"]
 
