@@ -105,8 +105,11 @@ class Services:
 
     @cached_property
     def _bucket(self) -> ConfigBucket:
-        # KMS-encrypted objects can be fetched by presigned URL with signature version 4 only.
-        config = _CLIENT.merge(Config(signature_version="s3v4"))
+        # KMS-encrypted objects can be fetched by presigned URL with signature version 4 only. The
+        # addressing style keeps boto3 from presigning for the global endpoint, which redirects to
+        # the region, where the signature does not fit any more.
+        virtual = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
+        config = _CLIENT.merge(virtual)
         return ConfigBucket(self._session.client("s3", config=config), self._settings.config_bucket)
 
     @cached_property

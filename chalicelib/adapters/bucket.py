@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -22,6 +22,10 @@ LINK_LIFETIME = timedelta(minutes=15)
 KEY_TAG = "holds-key=true"
 
 
+class _Tags(TypedDict, total=False):
+    Tagging: str
+
+
 class ConfigBucket:
     """Objects certs/SERIAL/bundle.tar.gz and trust/..."""
 
@@ -31,14 +35,14 @@ class ConfigBucket:
 
     def put(self, serial: str, tar_gz: bytes, *, holds_key: bool) -> None:
         """Store a bundle. Raises DependencyFailed."""
-        tagging = KEY_TAG if holds_key else ""
+        tags: _Tags = {"Tagging": KEY_TAG} if holds_key else {}
         try:
             self._s3.put_object(
                 Bucket=self._name,
                 Key=_bundle_key(serial),
                 Body=tar_gz,
                 ContentType="application/gzip",
-                Tagging=tagging,
+                **tags,
             )
         except (ClientError, BotoCoreError) as error:
             raise DependencyFailed("bundle_not_stored", "the bundle could not be stored") from error
