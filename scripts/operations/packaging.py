@@ -98,7 +98,8 @@ class ArtifactBucket:
             return {"TemplateBody": body}
         key = f"template/{hashlib.sha256(body.encode()).hexdigest()}.json"
         self._s3.put_object(Bucket=self._name, Key=key, Body=body.encode())
-        return {"TemplateURL": f"https://{self._name}.s3.{self._region}.amazonaws.com/{key}"}
+        # The endpoint knows the domain of its partition: China's is another.
+        return {"TemplateURL": f"{self._s3.meta.endpoint_url}/{self._name}/{key}"}
 
     def _has(self, key: str) -> bool:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -52,20 +52,21 @@ class Stack:
         return {p["ParameterKey"]: p["ParameterValue"] for p in existing.get("Parameters", [])}
 
     def _create(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> str:
-        started = datetime.now(UTC)
+        operation = _new_operation()
         self._cloudformation.create_stack(
             StackName=self._name,
+            ClientRequestToken=operation,
             Capabilities=_CAPABILITIES,
             Parameters=_as_list(parameters),
             **template,
         )
-        self._wait("CREATE_COMPLETE", started)
+        self._wait("CREATE_COMPLETE", operation)
         return "created"
 
     def _update(
         self, template: Mapping[str, str], parameters: Mapping[str, str], existing: dict[str, Any]
     ) -> str:
-        started = datetime.now(UTC)
+        operation = _new_operation()
         summary = self._cloudformation.get_template_summary(**template)
         known = {p["ParameterKey"] for p in summary["Parameters"]}
         kept = [
@@ -76,6 +77,7 @@ class Stack:
         try:
             self._cloudformation.update_stack(
                 StackName=self._name,
+                ClientRequestToken=operation,
                 Capabilities=_CAPABILITIES,
                 Parameters=_as_list(parameters) + kept,
                 **template,
@@ -84,38 +86,34 @@ class Stack:
             if "No updates are to be performed" in str(error):
                 return "unchanged"
             raise
-        self._wait("UPDATE_COMPLETE", started)
+        self._wait("UPDATE_COMPLETE", operation)
         return "updated"
 
     def _delete(self) -> None:
-        self._cloudformation.delete_stack(StackName=self._name)
-        deadline = time.monotonic() + _DEADLINE_SECONDS
-        while self._describe() is not None:
-            if time.monotonic() > deadline:
-                raise CommandError("the remains of a failed creation could not be deleted")
-            time.sleep(_POLL_SECONDS)
+        operation = _new_operation()
+        self._cloudformation.delete_stack(StackName=self._name, ClientRequestToken=operation)
+        self._wait("DELETE_COMPLETE", operation)
 
-    def _wait(self, wanted: str, started: datetime) -> None:
+    def _wait(self, wanted: str, operation: str) -> None:
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while True:
+            time.sleep(_POLL_SECONDS)
             status = (self._describe() or {"StackStatus": "DELETE_COMPLETE"})["StackStatus"]
             if status == wanted:
                 return
             if not status.endswith("_IN_PROGRESS"):
-                raise CommandError(f"the stack is {status}\n{self._failures(started)}")
+                raise CommandError(f"the stack is {status}\n{self._failures(operation)}")
             if time.monotonic() > deadline:
                 raise CommandError(f"the stack is still {status}; look into the console")
-            time.sleep(_POLL_SECONDS)
 
-    def _failures(self, started: datetime) -> str:
-        """The resources that failed since *started*, first one first: that is the cause."""
+    def _failures(self, operation: str) -> str:
+        """The resources that failed in *operation*, first one first: that is the cause."""
         pages = self._cloudformation.get_paginator("describe_stack_events")
         told = []
         for page in pages.paginate(StackName=self._name):
             for event in page["StackEvents"]:
-                if event["Timestamp"] >= started.replace(microsecond=0) and event[
-                    "ResourceStatus"
-                ].endswith("_FAILED"):
+                ours = event.get("ClientRequestToken") == operation
+                if ours and event["ResourceStatus"].endswith("_FAILED"):
                     reason = event.get("ResourceStatusReason", "no reason given")
                     told.append(
                         f"  {event['LogicalResourceId']} ({event['ResourceType']}): {reason}"
@@ -130,6 +128,11 @@ class Stack:
                 return None
             raise
         return dict(found[0]) if found else None
+
+
+def _new_operation() -> str:
+    """CloudFormation marks every event of an operation with the token it was begun with."""
+    return f"registry-trust-{uuid.uuid4()}"
 
 
 def _as_list(parameters: Mapping[str, str]) -> list[dict[str, Any]]:
