@@ -1,0 +1,99 @@
+"""The template as CloudFormation gets it, after SAM's transformation: what no emulator refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def resources() -> Any:
+    environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONPATH": "scripts:."}
+    command = [sys.executable, "-m", "operations.packaging", "check"]
+    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True, timeout=300)
+    template = yaml.safe_load((CHECKOUT / "build" / "check" / "sam.yaml").read_text())
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = "s3://bucket/key"
+    parameters = {name: str(p.get("Default", "x")) for name, p in template["Parameters"].items()}
+    session = boto3.Session(region_name="us-east-1")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # SAM asks a session of its own
+    transformed = Translator({}, Parser(), None, session).translate(template, parameters)
+    return transformed["Resources"]
+
+
+def of_type(resources: Any, type_: str) -> list[dict[str, Any]]:
+    return [resource for resource in resources.values() if resource["Type"] == type_]
+
+
+def test_there_is_one_stage_and_it_is_logged_and_throttled(resources):
+    """SAM adds a stage named Stage unless told otherwise, by the way of the deployment."""
+    (stage,) = of_type(resources, "AWS::ApiGateway::Stage")
+    (deployment,) = of_type(resources, "AWS::ApiGateway::Deployment")
+
+    assert "StageName" not in deployment["Properties"]
+    assert stage["Properties"]["StageName"] == "v1"
+    assert "AccessLogSetting" in stage["Properties"]
+    (settings,) = stage["Properties"]["MethodSettings"]
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+
+
+def test_the_stage_waits_for_the_account_to_have_its_log_role(resources):
+    (stage,) = of_type(resources, "AWS::ApiGateway::Stage")
+    assert {"Ref": "ApiGatewayAccount"} in stage["Properties"]["Variables"]["AccessLogRole"][
+        "Fn::If"
+    ]
+
+
+def test_what_a_broken_off_creation_made_for_money_goes_with_it(resources):
+    """The tables stay: deletion protection would make the rollback fail; empty they are free."""
+    for name in ("Key", "ConfigBucket", "RegistryBucket"):
+        assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert resources[name]["UpdateReplacePolicy"] == "Retain"
+    for table in of_type(resources, "AWS::DynamoDB::Table"):
+        assert table["Properties"]["DeletionProtectionEnabled"] is True
+        assert table["DeletionPolicy"] == "Retain"
+
+
+def test_the_functions_log_what_they_did(resources):
+    """As text, Lambda leaves Python's root logger at WARNING."""
+    for function in of_type(resources, "AWS::Lambda::Function"):
+        logging = function["Properties"]["LoggingConfig"]
+        assert (logging["LogFormat"], logging["ApplicationLogLevel"]) == ("JSON", "INFO")
+
+
+def test_no_resource_waits_for_itself(resources):
+    needs = {name: named_in(resource, resources) for name, resource in resources.items()}
+    while needs:
+        ready = {name for name, others in needs.items() if not others & needs.keys()}
+        assert ready, f"these wait for each other: {sorted(needs)}"
+        needs = {name: others for name, others in needs.items() if name not in ready}
+
+
+def named_in(part: Any, resources: Any) -> set[str]:
+    """The resources that *part* refers to, by Ref, GetAtt or Sub."""
+    if isinstance(part, list):
+        return set().union(*(named_in(each, resources) for each in part))
+    if not isinstance(part, dict):
+        return set()
+    found = named_in(list(part.values()), resources)
+    if "Ref" in part:
+        found |= {part["Ref"]} & resources.keys()
+    if "Fn::GetAtt" in part:
+        found |= {part["Fn::GetAtt"][0]} & resources.keys()
+    if "Fn::Sub" in part:
+        text = json.dumps(part["Fn::Sub"])
+        found |= {name for name in resources if f"${{{name}}}" in text or f"${{{name}." in text}
+    return found
