@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chalicelib.domain.trust import Trust
+
 CHALICE = Path(__file__).parents[2] / ".chalice"
 
 Loader = type("Loader", (yaml.SafeLoader,), {})
@@ -161,3 +163,21 @@ def test_an_instance_reads_the_trust_and_nothing_else_in_the_buckets():
         if any(action.startswith("s3:") for action in actions(statement)):
             assert statement["Action"] == "s3:GetObject"
             assert statement["Resource"] == "${ConfigBucket.Arn}/trust/*"
+
+
+@pytest.mark.parametrize("name", ["DockerInstancePolicy", "RegistryHostPolicy"])
+def test_a_machine_reads_no_parameter_of_ours(name):
+    """AmazonSSMManagedInstanceCore, which both have, allows ssm:GetParameter on everything."""
+    (denied,) = (s for s in statements_of(name) if s["Effect"] == "Deny")
+    reads = ("GetParameter", "GetParameterHistory", "GetParameters", "GetParametersByPath")
+    assert denied["Action"] == [f"ssm:{read}" for read in reads]
+    assert denied["Resource"].endswith(":ssm:*:${AWS::AccountId}:parameter/registry-trust/*")
+    assert "Condition" not in denied
+
+
+def test_who_publishes_the_trust_writes_its_objects_alone():
+    """trust/ is to hold scripts too, which machines run as root."""
+    writes = [s for s in function_statements("policy-refresh-crl.json") if "s3:" in texts(s)]
+    (write,) = (s for s in writes if actions(s) == ["s3:PutObject"])
+    keys = [arn["Fn::Sub"].removeprefix("${ConfigBucket.Arn}/") for arn in write["Resource"]]
+    assert keys == list(Trust("", "", "", "", "", 0).objects())
