@@ -242,7 +242,8 @@ class TestAdding:
         events.register("before-send.dynamodb.TransactWriteItems", lose_the_first)
         added = record(owner)
         assert store.add(added, StoredRequest("once", "d", added.serial), NOW) is None
-        assert len(tokens) == 2 and len(set(tokens)) == 1
+        assert len(tokens) == 2
+        assert len(set(tokens)) == 1
         assert store.get(added.serial) == added
         assert len(store.slots(owner)) == 1
 
