@@ -33,10 +33,17 @@ def deploy(operator: Caller, registry: str, webhook_file: Path, log: Path) -> No
     )
 
 
+KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHON", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+
+
 def plain_environment() -> dict[str, str]:
-    """Of the caller's environment only what says where things are."""
-    kept = ("PATH", "HOME", "LANG", "PYTHON", "PIP_INDEX_URL", "PIP_CONFIG_FILE")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    """Of the caller's environment only what says where things are, and how pip reaches them."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT or name.startswith("PIP_") or name.lower() in PROXIES
+    }
 
 
 def outputs(operator: Caller) -> dict[str, str]:
