@@ -111,9 +111,18 @@ class ApiBlueprint(Blueprint):
         except Exception as error:  # the edge: nothing of it may reach the caller
             _log_without_message(error)
             response = problem(500, "internal_error", "something went wrong on our side")
+        if "Location" in response.headers:
+            mount = _mount(self.current_request.context)
+            response.headers["Location"] = f"{mount}{response.headers['Location']}"
         response.headers["x-request-id"] = str(self.current_request.context.get("requestId", ""))
         response.headers["x-content-type-options"] = "nosniff"
         return response
+
+
+def _mount(context: Mapping[str, Any]) -> str:
+    """What stands before our paths in the address: the stage, or a custom domain's base path."""
+    depth = str(context["resourcePath"]).count("/")
+    return str(context["path"]).rstrip("/").rsplit("/", depth)[0]
 
 
 def _problem_of(error: AppError) -> Response:

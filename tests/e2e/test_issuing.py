@@ -24,7 +24,7 @@ def test_a_bare_post_gives_a_working_pair(dev):
     certificate = certificate_of(document)
     key = serialization.load_pem_private_key(document["private_key"].encode(), None)
     assert key.public_key() == certificate.public_key()
-    assert answer.headers["location"] == f"/certs/{document['serial']}"
+    assert answer.headers["location"] == f"/v1/certs/{document['serial']}"
     assert int(document["serial"], 16) == certificate.serial_number
     assert answer.headers["x-request-id"]
     assert answer.headers["cache-control"] == "no-store"

@@ -26,6 +26,7 @@ class _Signed:
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         event["requestContext"]["requestId"] = REQUEST_ID
+        event["requestContext"]["path"] = "/v1" + event["requestContext"]["path"]
         event["requestContext"]["identity"]["userArn"] = self.caller
         if not event.get("isBase64Encoded"):
             # API Gateway hands text on, and nothing as None.

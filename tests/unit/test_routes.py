@@ -55,7 +55,7 @@ class TestIssuing:
         document = answer.json_body
         assert answer.status_code == 201
         assert answer.headers["Content-Type"] == JSON
-        assert answer.headers["Location"] == f"/certs/{document['serial']}"
+        assert answer.headers["Location"] == f"/v1/certs/{document['serial']}"
         leaf = leaf_of(document["certificate"])
         key = load_pem_private_key(document["private_key"].encode(), None)
         assert key.public_key() == leaf.public_key()
@@ -122,7 +122,7 @@ class TestIssuing:
         assert issuer == client_ca().certificate
         assert made.body.startswith(b"-----BEGIN PRIVATE KEY-----\n")
         assert own.body.startswith(b"-----BEGIN CERTIFICATE-----\n")
-        assert own.headers["Location"].startswith("/certs/")
+        assert own.headers["Location"].startswith("/v1/certs/")
 
     def test_gzip_is_the_archive_that_was_stored(self, api: Api, world: World) -> None:
         answer = api("POST /certs", accept=GZIP)
