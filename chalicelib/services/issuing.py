@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -112,7 +112,7 @@ class Issued:
 @dataclass(frozen=True, slots=True)
 class _LeafKey:
     public: keys.LeafPublicKey
-    private_pem: str | None
+    private_pem: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

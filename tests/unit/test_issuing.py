@@ -245,6 +245,15 @@ class TestQuota:
         world.time = WHOLE + DAY + SECOND
         assert world.issuing.issue(MADE_KEY, ANN)
 
+    def test_no_value_on_the_way_shows_its_private_key_when_printed(self, world: World) -> None:
+        """Whoever logs one, or a traceback that shows locals, must not publish it."""
+        key = world.issuing._leaf_key(MADE_KEY)
+        assert key.private_pem is not None
+        issued = world.issuing.issue(MADE_KEY, ANN)
+        assert issued.bundle.private_key is not None
+        for value in (key, issued, issued.bundle, world.issuing):
+            assert "PRIVATE KEY" not in repr(value)
+
     def test_a_place_lost_to_another_request_is_tried_for_again(self, world: World) -> None:
         lost: list[str] = []
 
