@@ -18,6 +18,7 @@ from chalicelib.adapters.parameters import ParameterAuthorities
 from chalicelib.adapters.store import CertificateStore
 from chalicelib.config import Settings
 from chalicelib.domain import policy
+from chalicelib.domain.pki.keys import make_key
 from chalicelib.domain.pki.leaves import SERIAL_BITS
 from chalicelib.domain.trust import RegistryAddress
 from chalicelib.services.issuing import Issuing
@@ -54,6 +55,7 @@ class Services:
             registry_address=self._settings.registry_address,
             now=_now,
             new_serial=_new_serial,
+            make_key=make_key,
             chance=random.SystemRandom(),
         )
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Protocol
 
 from cryptography import x509
@@ -21,6 +22,7 @@ from chalicelib.domain.model import (
     Grant,
     InstanceFacts,
     IssueRequest,
+    KeyType,
     QuotaSlot,
     Status,
     StoredRequest,
@@ -131,6 +133,7 @@ class Issuing:
     registry_address: str
     now: Callable[[], datetime]
     new_serial: Callable[[], int]
+    make_key: Callable[[KeyType], keys.PrivateKey]
     chance: random.Random
 
     def issue(self, request: IssueRequest, caller: Caller) -> Issued:
@@ -141,17 +144,19 @@ class Issuing:
         now = self.now()
         facts = self.instance_facts(caller.instance_id) if caller.instance_id else None
         grant = policy.grant(request, caller, facts, self.limits)
-        key = self._leaf_key(request)
+        leaf_key = cache(partial(self._leaf_key, request))
+        if request.csr_pem is not None:
+            leaf_key()  # a refusal comes before any effect; making a key is dear, and waits
         for _ in range(ATTEMPTS):
             try:
-                return self._issue_once(request, grant, key, now)
+                return self._issue_once(request, grant, leaf_key, now)
             except Contended:
                 continue
         raise DependencyFailed("busy", "too many requests of yours at once; ask again")
 
     def _leaf_key(self, request: IssueRequest) -> _LeafKey:
         if request.csr_pem is None:
-            made = keys.make_key(request.key_type)
+            made = self.make_key(request.key_type)
             return _LeafKey(made.public_key(), keys.private_key_pem(made).decode())
         public = public_key_of_csr(request.csr_pem)
         refuse_authority_key(public, self.authorities.client_certificates())
@@ -159,7 +164,11 @@ class Issuing:
         return _LeafKey(public, None)
 
     def _issue_once(
-        self, request: IssueRequest, grant: Grant, key: _LeafKey, now: datetime
+        self,
+        request: IssueRequest,
+        grant: Grant,
+        leaf_key: Callable[[], _LeafKey],
+        now: datetime,
     ) -> Issued:
         taken = self.records.slots(grant.owner)
         try:
@@ -170,6 +179,7 @@ class Issuing:
                 raise
             return self._again(earlier, request, now)
 
+        key = leaf_key()
         record = self._sign(request, grant, key, slot, now)
         earlier = self.records.add(record, _stored(request, record.serial), now)
         if earlier is not None:

@@ -7,6 +7,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography import x509
 
@@ -26,6 +27,9 @@ from operations.cloud import CommandError, error_code
 KEY_TYPES = [t.value for t in KeyType if t is not KeyType.RSA_2048]
 
 LIFETIME = timedelta(days=3650)
+
+# The function may take two minutes; asked again meanwhile, it would publish twice.
+_PUBLISHING = Config(read_timeout=150, retries={"total_max_attempts": 1})
 
 # What a schedule sends (EventBridge "Scheduled Event"); chalice reads these members.
 _AS_SCHEDULED = {
@@ -64,7 +68,7 @@ def make_missing(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> 
 
 def publish(aws: boto3.Session, outputs: dict[str, str]) -> None:
     """Have the stack's own function publish the trust now. Raises CommandError."""
-    answer = aws.client("lambda").invoke(
+    answer = aws.client("lambda", config=_PUBLISHING).invoke(
         FunctionName=outputs["RefreshCrlFunction"], Payload=json.dumps(_AS_SCHEDULED).encode()
     )
     if "FunctionError" in answer:

@@ -16,12 +16,14 @@ from chalicelib.domain.model import (
     CertificatePage,
     CertificateRecord,
     InstanceFacts,
+    KeyType,
     QuotaSlot,
     Status,
     StoredRequest,
 )
 from chalicelib.domain.pki.authorities import Authority
 from chalicelib.domain.pki.crl import Revocation
+from chalicelib.domain.pki.keys import PrivateKey, make_key
 from chalicelib.domain.policy import Limits
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misconfigured
@@ -243,6 +245,7 @@ class World:
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
         self._last_serial = 2**158
+        self.keys_made = 0
 
     @property
     def issuing(self) -> Issuing:
@@ -256,6 +259,7 @@ class World:
             registry_address="192.0.2.7",
             now=lambda: self.time,
             new_serial=self.new_serial,
+            make_key=self.make_key,
             chance=self.chance,
         )
 
@@ -290,6 +294,10 @@ class World:
         """As Instances.facts."""
         assert instance_id, "EC2 is asked about instances alone"
         return self.instances.get(instance_id)
+
+    def make_key(self, key_type: KeyType) -> PrivateKey:
+        self.keys_made += 1
+        return make_key(key_type)
 
     def new_serial(self) -> int:
         """The ones in *serials* first, then others."""

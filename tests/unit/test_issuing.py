@@ -267,6 +267,14 @@ class TestQuota:
         assert issued.record.serial not in lost
         assert set(world.records.by_serial) == {issued.record.serial}
 
+    def test_no_key_is_made_for_an_owner_whose_quota_is_full(self, world: World) -> None:
+        """An RSA key costs seconds; who is refused shall not have us spend them."""
+        for _ in range(3):
+            world.issuing.issue(MADE_KEY, ANN)
+        before = world.keys_made
+        assert refused(QuotaExceeded, lambda: world.issuing.issue(MADE_KEY, ANN))
+        assert world.keys_made == before == 3
+
     def test_a_quota_that_others_filled_meanwhile_is_told_as_such(self, world: World) -> None:
         def win(record: CertificateRecord) -> None:
             for slot in range(3):
