@@ -18,17 +18,22 @@ from chalicelib.errors import InvalidRequest, Misconfigured
 
 ORGANIZATION = "registry-trust"
 
-_KEY_USAGE_CA = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
+_KEY_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
 )
+
+
+def key_usage(*granted: str) -> x509.KeyUsage:
+    """The extension that grants these uses alone (RFC 5280 section 4.2.1.3)."""
+    return x509.KeyUsage(**{use: use in granted for use in _KEY_USAGES})
 
 
 class AuthorityKind(StrEnum):
@@ -122,7 +127,7 @@ def _make(
         .not_valid_before(validity.not_before)
         .not_valid_after(validity.not_after)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_KEY_USAGE_CA, critical=True)
+        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     for extension in extensions:

@@ -7,24 +7,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from chalicelib.domain.model import Grant, Validity
-from chalicelib.domain.pki.authorities import ORGANIZATION, Authority, parse_address
+from chalicelib.domain.pki.authorities import ORGANIZATION, Authority, key_usage, parse_address
 from chalicelib.domain.pki.keys import LeafPublicKey, signing_hash
 
 # 159 bits keep the DER integer positive within 20 octets, the most RFC 5280 section 4.1.2.2
 # allows, with far more than the 64 random bits that the CA/Browser Forum asks for.
 SERIAL_BITS = 159
-
-_KEY_USAGE_LEAF = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 def serial_hex(serial: int) -> str:
@@ -86,7 +74,7 @@ def _leaf(
         .serial_number(serial)
         .not_valid_before(validity.not_before)
         .not_valid_after(validity.not_after)
-        .add_extension(_KEY_USAGE_LEAF, critical=True)
+        .add_extension(key_usage("digital_signature"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(authority_key, critical=False)
     )
