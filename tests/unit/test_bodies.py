@@ -155,6 +155,12 @@ def test_a_body_of_another_type_is_refused_and_the_types_named(
     assert (caught.value.code, caught.value.field) == ("unsupported_media_type", "content-type")
 
 
+def test_the_types_there_are_are_named() -> None:
+    types = "application/json, application/pkcs10 or application/x-pem-file"
+    with pytest.raises(UnsupportedMediaType, match=f"^send {types}$"):
+        read(b"hello", "text/plain")
+
+
 def test_who_forgets_the_content_type_of_json_is_told_the_option_of_curl() -> None:
     with pytest.raises(UnsupportedMediaType, match="curl -H 'content-type: application/json'"):
         read(b"{}", FORM)
@@ -212,6 +218,8 @@ def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) ->
     with pytest.raises(InvalidRequest) as caught:
         read_csr(request(body))
     assert caught.value.code == code
+    if code == "missing_field":
+        assert caught.value.field == "csr"
 
 
 @given(

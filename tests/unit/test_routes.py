@@ -370,6 +370,24 @@ class TestProblems:
         assert_problem(api(request, body, **headers), status, code, field)
         assert world.untouched
 
+    def test_the_parameters_there_are_are_named(self, api: Api) -> None:
+        for path, named in (("/certs", "status, limit, cursor"), ("/trust", "none")):
+            detail = assert_problem(api(f"GET {path}?a=b"), 400, "unknown_parameter", "a")
+            assert detail == f"there is no such parameter; there are: {named}"
+
+    def test_what_is_our_fault_is_logged_as_an_error_and_what_is_not_is_not(
+        self, api: Api, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        api("POST /certs", {"days": 0})
+        world.records.fails = True
+        api("POST /certs")
+        told = [(line.levelname, line.getMessage().split(":")[0]) for line in caplog.records]
+        assert told == [
+            ("INFO", "answered 400 days_out_of_range"),
+            ("ERROR", "answered 503 table_unwritable"),
+        ]
+
     def test_anothers_certificate_is_answered_like_none(self, api: Api, world: World) -> None:
         serial = api("POST /certs").json_body["serial"]
         before = list(world.journal.done)
