@@ -109,7 +109,7 @@ def _decode(text: str, shape: type[_Body]) -> _Body:
         return msgspec.json.decode(text, type=shape)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise InvalidRequest("malformed_json", "the body is not JSON") from error
 
 

@@ -128,11 +128,22 @@ def _mount(context: Mapping[str, Any]) -> str:
 def _problem_of(error: AppError) -> Response:
     status = STATUS_OF[type(error)]
     level = logging.ERROR if status >= 500 else logging.INFO
-    log.log(level, "answered %d %s: %s", status, error.code, error)
+    cause = _cause_of(error) if status >= 500 else ""
+    log.log(level, "answered %d %s: %s%s", status, error.code, error, cause)
     if isinstance(error, Misconfigured):
         # Its text is for the operator, and may name what is of no concern to a caller.
         return problem(status, error.code, "this service is not set up; tell who operates it")
     return problem(status, error.code, str(error), error.field)
+
+
+def _cause_of(error: AppError) -> str:
+    """What the operator looks for: the SDK's error and AWS's code, not its message."""
+    cause = error.__cause__
+    if cause is None:
+        return ""
+    of_pynamodb = getattr(cause, "cause_response_code", None)
+    of_botocore = getattr(cause, "response", {}).get("Error", {}).get("Code")
+    return f" ({type(cause).__name__} {of_pynamodb or of_botocore or 'without a code'})"
 
 
 def _log_without_message(error: Exception) -> None:

@@ -16,7 +16,7 @@ from operations.packaging import ArtifactBucket, package
 from operations.stack import Stack
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,30}")
-_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?")
+_HOST_AND_PORT = re.compile(r"(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,8 +56,10 @@ def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
     if given.registry_host:
         match = _HOST_AND_PORT.fullmatch(given.registry_host)
         if match is None or not 0 < int(match["port"] or 443) < 65536:
-            raise CommandError("--registry-host must be a host name or address, or HOST:PORT")
-        parameters["RegistryHost"] = match["host"].strip("[]").lower()
+            raise CommandError(
+                "--registry-host must be a host name or an IPv4 address, or HOST:PORT"
+            )
+        parameters["RegistryHost"] = match["host"].lower()
         parameters["RegistryPort"] = match["port"] or "443"
     elif "RegistryHost" not in stack.parameters():
         raise CommandError("the first time, say where the registry is: --registry-host HOST[:PORT]")

@@ -77,6 +77,16 @@ def test_the_owner_is_in_the_certificate_as_a_uri() -> None:
     assert list(alternative) == [x509.UniformResourceIdentifier(OWNER)]
 
 
+def test_an_owner_with_a_path_of_odd_characters_is_still_a_uri() -> None:
+    """IAM lets a user's path hold all of ASCII from ! on, which a URI does not (RFC 3986)."""
+    odd = Grant("ann", 'arn:aws:iam::123456789012:user/a"#%<b>/ann', Access.PULL, DAY)
+    (uri,) = of(client_leaf(grant=odd), x509.SubjectAlternativeName)
+    assert uri.value == "arn:aws:iam::123456789012:user/a%22%23%25%3Cb%3E/ann"
+    session = Grant("a+=,.@_-b", "arn:aws:sts::1:assumed-role/r/a+=,.@_-b", Access.PULL, DAY)
+    (uri,) = of(client_leaf(grant=session), x509.SubjectAlternativeName)
+    assert uri.value == session.owner
+
+
 def test_a_client_certificate_is_for_clients_and_a_server_certificate_for_servers() -> None:
     """Each alone: a client's certificate can never serve, nor the registry's act as a client."""
     assert list(of(client_leaf(), x509.ExtendedKeyUsage)) == [ExtendedKeyUsageOID.CLIENT_AUTH]

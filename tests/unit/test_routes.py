@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from botocore.exceptions import ClientError
 from chalice import IAMAuthorizer
 from chalice.test import Client, HTTPResponse
 from cryptography import x509
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 import app
 from chalicelib import bootstrap
 from chalicelib.domain.model import CertificateRecord
-from chalicelib.errors import Misconfigured
+from chalicelib.errors import DependencyFailed, Misconfigured
 from tests.unit.authorities import DAY, HOST, NOW, client_ca, server_ca
 from tests.unit.signed_gateway import ANN, BOB, REQUEST_ID, Api
 from tests.unit.signing_requests import csr, ec_key, rsa_key
@@ -422,6 +423,20 @@ class TestProblems:
     ) -> None:
         world.records.fails = True
         assert_problem(api("POST /certs"), 503, "table_unwritable")
+
+    def test_the_log_says_what_aws_said_without_its_words(
+        self, api: Api, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        said = {"Error": {"Code": "ThrottlingException", "Message": "canary"}}
+
+        def throttled(_: str) -> None:
+            error = DependencyFailed("table_unreadable", "the table did not answer")
+            raise error from ClientError(said, "Query")
+
+        world.records.slots = throttled  # type: ignore[assignment,method-assign]
+        assert_problem(api("POST /certs"), 503, "table_unreadable")
+        assert "ClientError ThrottlingException" in caplog.text
+        assert "canary" not in caplog.text
 
     def test_push_for_who_may_only_pull_is_a_problem(self, api: Api, world: World) -> None:
         world.limits = replace(world.limits, push_principals=())

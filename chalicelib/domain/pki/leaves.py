@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -13,6 +15,9 @@ from chalicelib.domain.pki.keys import LeafPublicKey, signing_hash
 # 159 bits keep the DER integer positive within 20 octets, the most RFC 5280 section 4.1.2.2
 # allows, with far more than the 64 random bits that the CA/Browser Forum asks for.
 SERIAL_BITS = 159
+
+# What may follow the scheme of a URI unquoted (RFC 3986 section 3.3).
+_URI_CHARACTERS = ":/@!$&'()*+,;=-._~"
 
 
 def serial_hex(serial: int) -> str:
@@ -38,12 +43,17 @@ def sign_client_leaf(
         ]
     )
     builder = _leaf(issuer, subject, key, serial, validity)
-    owner = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(grant.owner)])
+    owner = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_as_uri(grant.owner))])
     return (
         builder.add_extension(owner, critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(issuer.key, signing_hash(issuer.key))
     )
+
+
+def _as_uri(arn: str) -> str:
+    """An ARN is a URI as it stands, but for what the path of an IAM user may hold besides."""
+    return quote(arn, safe=_URI_CHARACTERS)
 
 
 def sign_server_leaf(
