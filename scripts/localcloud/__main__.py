@@ -22,6 +22,7 @@ The local cloud: an emulated AWS with IAM enforced, our stack deployed on it, an
 real registry behind the real nginx. Everything on loopback, all state in .local/ (or where
 REGISTRY_TRUST_LOCAL says)."""
 LOCK_SECONDS = 300.0
+DOWN = "the local cloud is not running: scripts/local up starts it"
 EXPECTED = (
     BotoCoreError,
     ClientError,
@@ -38,7 +39,8 @@ EXPECTED = (
 
 def main(arguments: list[str]) -> int:
     """Do what the command line says; 0 done, 1 failed, 2 wrong call."""
-    options = _parser().parse_args(arguments)
+    given = ["--help"] if arguments == ["help"] else arguments
+    options = _parser().parse_args(given)
     layout = Layout.from_environment()
     layout.prepare()
     command: Callable[[Layout, argparse.Namespace], int] = options.run
@@ -110,7 +112,7 @@ def status(layout: Layout, _options: argparse.Namespace) -> int:
     try:
         parts = control.parts(layout)
     except control.NotRunning:
-        print("the local cloud is not running")
+        print(DOWN)
         return 1
     for name, report in parts.items():
         running = report["pid"] is not None or report["every"] is not None
@@ -132,8 +134,8 @@ def logs(layout: Layout, options: argparse.Namespace) -> int:
     """Show the ends of the logs, or follow them."""
     files = [layout.log(options.part)] if options.part else sorted(layout.logs.glob("*.log"))
     if not files or not files[0].exists():
-        known = ", ".join(file.stem for file in sorted(layout.logs.glob("*.log"))) or "none yet"
-        complain(f"no such log; there are: {known}")
+        known = ", ".join(file.stem for file in sorted(layout.logs.glob("*.log")))
+        complain(f"no such log; there are: {known}" if known else f"no logs yet; {DOWN}")
         return 1
     follow = ["-F"] if options.follow else []
     command = ["tail", "-n", "40", *follow, "--", *map(str, files)]
@@ -143,7 +145,7 @@ def logs(layout: Layout, options: argparse.Namespace) -> int:
 def env(layout: Layout, _options: argparse.Namespace) -> int:
     """Print the variables, for `eval "$(scripts/local env)"`."""
     if not layout.environment.exists():
-        complain("the local cloud is not up")
+        complain(DOWN)
         return 1
     print(layout.environment.read_text(), end="")
     return 0
@@ -169,15 +171,21 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     adding = add("up", up, "bring the local cloud up, in the background; returns when it is ready")
-    adding.add_argument("--gateway-port", type=_port, metavar="N", help="of the emulated AWS")
-    adding.add_argument("--registry-port", type=_port, metavar="N", help="of the registry")
+    adding.add_argument(
+        "--gateway-port", type=_port, metavar="N", help="of the emulated AWS (else kept, or free)"
+    )
+    adding.add_argument(
+        "--registry-port", type=_port, metavar="N", help="of the registry (else kept, or free)"
+    )
     adding = add("demo", demo, "tell the whole story with real clients; exit 1 if a step fails")
     adding.set_defaults(gateway_port=None, registry_port=None)
     add("down", down, "end the local cloud; no process of it is left")
     add("status", status, "say what runs; exit 1 if the cloud is not whole")
-    adding = add("logs", logs, "show the ends of the logs")
+    adding = add("logs", logs, "show the ends of the logs (-f: go on showing them)")
     adding.add_argument("-f", "--follow", action="store_true", help="go on showing them")
-    adding.add_argument("part", nargs="?", metavar="PART", help="one part only")
+    adding.add_argument(
+        "part", nargs="?", metavar="PART", help="one of those that status lists, deploy, supervisor"
+    )
     add("env", env, "print the variables of the running cloud, for sh")
     return parser
 

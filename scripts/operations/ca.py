@@ -43,24 +43,31 @@ def publish(given: argparse.Namespace) -> None:
     """Publish the trust now rather than at the next full hour."""
     aws = cloud.session()
     authorities.publish(aws, cloud.stack_outputs(aws, given.stage))
+    print("published the trust")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/ca",
-        description="The life of the certificate authorities. Uses your own AWS credentials.",
+        description="The life of the certificate authorities. Uses your AWS credentials and "
+        "AWS_REGION; honours AWS_ENDPOINT_URL.",
         epilog="exit codes: 0 done, 1 failed or refused, 2 wrong call",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, help_ in (
         ("init", "make the client CA and the server CA; refuses when they are there"),
         ("show", "list them: id, whether it signs, until when"),
         ("publish", "publish CA certificates and revocation lists now"),
     ):
-        command = commands.add_parser(name, help=help_)
-        command.add_argument("--stage", required=True)
+        command = commands.add_parser(name, help=help_, description=help_)
+        command.add_argument("--stage", required=True, help="which deployment, e.g. prod")
         if name == "init":
-            command.add_argument("--key-type", default="ec-p256", choices=authorities.KEY_TYPES)
+            command.add_argument(
+                "--key-type",
+                default="ec-p256",
+                choices=authorities.KEY_TYPES,
+                help="ec-p256 by default",
+            )
     return parser.parse_args(arguments)
 
 

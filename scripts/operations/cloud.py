@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 
 class CommandError(Exception):
@@ -51,6 +51,10 @@ def run(command: str, body: Callable[[], Any]) -> int:
         body()
     except CommandError as error:
         print(f"{command}: {error}", file=sys.stderr)
+        return 1
+    except NoCredentialsError:
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        print(f"{command}: no AWS credentials: set AWS_PROFILE, or {keys}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
         print(f"{command}: AWS said: {error}", file=sys.stderr)

@@ -48,7 +48,7 @@ def deploy(given: argparse.Namespace) -> None:
     _say(f"made the {' and the '.join(made_now)} CA" if made_now else "the CAs are there already")
     authorities.publish(aws, outputs)
     _say("published the trust")
-    _print_next(given.stage, outputs)
+    _print_next(given.stage, aws.region_name, outputs)
 
 
 def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> N
     _say("stored the Slack webhook")
 
 
-def _print_next(stage: str, outputs: dict[str, str]) -> None:
+def _print_next(stage: str, region: str, outputs: dict[str, str]) -> None:
     print(
         f"""
 deployed. What next:
@@ -91,8 +91,8 @@ deployed. What next:
                   to those who need certificates (admins: {outputs["AdminPolicyArn"]})
   the registry    run it under the instance profile {outputs["RegistryHostInstanceProfileName"]},
                   its images in s3://{outputs["RegistryBucket"]}
-  a certificate   curl -X POST --aws-sigv4 aws:amz:REGION:execute-api \\
-                    --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" {outputs["ApiUrl"]}certs
+  a certificate   export AWS_REGION={region} API_URL={outputs["ApiUrl"].rstrip("/")}
+                  and then as README says under "Get a certificate"
   the CAs         scripts/ca show --stage {stage}"""
     )
 
@@ -120,7 +120,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="a parameter of .chalice/stack.yaml, e.g. MaximumDays=30; kept until changed",
     )
     parser.add_argument(
-        "--key-type", default="ec-p256", choices=authorities.KEY_TYPES, help="of new CAs"
+        "--key-type",
+        default="ec-p256",
+        choices=authorities.KEY_TYPES,
+        help="of new CAs; default ec-p256",
     )
     return parser.parse_args(arguments)
 

@@ -40,9 +40,14 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     assert f"usage: scripts/local {command}" in called.stdout
 
 
+def test_help_is_help_however_it_is_asked_for(tmp_path: Path) -> None:
+    assert local(tmp_path, "help").stdout == local(tmp_path, "--help").stdout != ""
+
+
 def test_what_is_not_up_says_so_and_coming_down_again_is_no_error(tmp_path: Path) -> None:
     assert local(tmp_path, "status").returncode == 1
-    assert "not up" in local(tmp_path, "env").stderr
+    for command in ("env", "logs"):
+        assert "scripts/local up starts it" in local(tmp_path, command).stderr
     assert local(tmp_path, "down").returncode == 0
 
 

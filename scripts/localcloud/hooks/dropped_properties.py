@@ -2,10 +2,9 @@
 
 Tables: time to live, point-in-time recovery, encryption. Buckets: encryption, lifecycle.
 Functions: dead-letter target, reserved concurrency. REST APIs: which media types are binary, when
-an OpenAPI body names them; without them an archive arrives in base64. Our template sets all of
-them and our tests look at what the deployed resources say, so each is applied through MiniStack's
-own API of the service after the resource was made or updated. A property that is taken out of a
-template stays as it was.
+an OpenAPI body names them; without them an archive arrives in base64. Tests look at what the
+deployed resources say, so each is applied through MiniStack's own API of the service after the
+resource was made or updated. A property that is taken out of a template stays as it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """IAM policy variables: `${aws:userid}` and the like in resources and conditions.
 
-MiniStack compares them as they stand, so a statement that holds one never matches. Our policies
-use them to tie an instance to its own objects.
+MiniStack compares them as they stand, so a statement that holds one never matches.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 """
 
