@@ -55,7 +55,7 @@ class ParameterAuthorities:
     """Read from SSM when first asked for, and kept for the life of the process.
 
     prefix: of the parameters' names, with its final slash. A key is fetched only when something
-    is to be signed with it. A rotation takes effect in new processes; see docs.
+    is to be signed with it. A rotation takes effect in new processes: docs/decisions/0004.
     """
 
     def __init__(self, ssm: SSMClient, prefix: str) -> None:

@@ -128,6 +128,7 @@ def free_slot(
     if len(active) >= quota or not free:
         raise QuotaExceeded(
             "quota_exceeded",
-            f"you hold {quota} active certificates, the most one owner may; revoke one first",
+            f"you hold {quota} active certificates, the most one owner may; "
+            "one has to expire or be revoked first",
         )
     return chance.choice(free)

@@ -13,7 +13,7 @@ from chalicelib.domain.model import Access, IssueRequest, KeyType
 from chalicelib.entrypoints.http import JSON, PEM
 from chalicelib.errors import InvalidRequest, UnsupportedMediaType
 
-_Body = TypeVar("_Body")
+_Body = TypeVar("_Body", bound=msgspec.Struct)
 
 PKCS10 = "application/pkcs10"
 FORM = "application/x-www-form-urlencoded"
@@ -108,15 +108,15 @@ def _decode(text: str, shape: type[_Body]) -> _Body:
     try:
         return msgspec.json.decode(text, type=shape)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+        raise _invalid(str(error), shape) from error
     except msgspec.DecodeError as error:
         raise InvalidRequest("malformed_json", "the body is not JSON") from error
 
 
-def _invalid(message: str) -> InvalidRequest:
+def _invalid(message: str, shape: type[msgspec.Struct]) -> InvalidRequest:
     if unknown := _UNKNOWN.match(message):
-        name = unknown["field"]
-        return InvalidRequest("unknown_field", "there is no such field", field=name[:64])
+        detail = f"there is no such field; there are: {', '.join(shape.__struct_fields__)}"
+        return InvalidRequest("unknown_field", detail, field=unknown["field"][:64])
     text, field = _apart(message)
     if message.startswith("Invalid enum value"):
         return InvalidRequest("unknown_value", _allowed(field), field=field)
