@@ -420,7 +420,7 @@ def test_in_an_outage_nginx_goes_on_with_what_it_has(host: Host) -> None:
         wait_until(lambda: host.visit(leaf) == REFUSED, "the new CRL to count")
 
 
-def test_a_cloud_that_is_not_there_is_said(host: Host, tmp_path: Path) -> None:
+def test_a_cloud_that_is_not_there_is_said(host: Host) -> None:
     settings = Path(host.layout.config_dir, "refresh.env")
     settings.write_text(settings.read_text().replace(host.cloud.url, "http://127.0.0.1:1"))
     host.fails("gave no credentials (no token)")

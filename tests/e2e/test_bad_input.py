@@ -47,7 +47,7 @@ def test_an_admin_is_not_the_registry_host(cloud, make_csr):
     assert cloud.person("ADMIN").ask("POST", "/registry/cert", body=make_csr()).status == 403
 
 
-def test_the_accounts_root_is_no_owner(cloud, dev):
+def test_the_accounts_root_is_no_owner(dev):
     """The emulator lets the key `test` be the account's root."""
     root = dataclasses.replace(dev, access_key_id="test", secret_access_key="test")  # noqa: S106  # the emulator's
     answer = root.ask("POST", "/certs")

@@ -64,7 +64,7 @@ def test_a_csr_in_json_gets_all_that_json_asks_for(dev, make_csr):
 
 
 @pytest.mark.parametrize("key_type", ["ec-p256", "ec-p384", "rsa-2048", "rsa-3072"])
-def test_we_make_the_key_that_is_asked_for(dev, cloud, newcomer, key_type):
+def test_we_make_the_key_that_is_asked_for(newcomer, key_type):
     person = newcomer(f"maker-{key_type}")
     document = person.post("/certs", {"key_type": key_type}).json
 
