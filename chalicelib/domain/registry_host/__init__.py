@@ -4,7 +4,7 @@ The same files serve a machine of its own and a private prefix, as root and as a
 
     layout = HostLayout.system("registry.example.com")                    # EC2, root
     layout = HostLayout.under(                                            # anywhere, unprivileged
-        "/home/ann/code/.local/registry-host",
+        "/srv/registry-trust",
         registry="registry.localhost:18443",
         listen=("127.0.0.1:18443",),
         upstream="127.0.0.1:15000",
