@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import boto3
@@ -35,6 +36,7 @@ def deploy(given: argparse.Namespace) -> None:
 
     _say("packaging the functions")
     made = package(given.stage, aws.region_name)
+    _refuse_unknown(parameters, made.template["Parameters"])
     artifacts = ArtifactBucket(aws)
     template = artifacts.upload(made)
     _say("handing the template to CloudFormation")
@@ -66,6 +68,14 @@ def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         parameters.setdefault("RequireTls", "false")
     return parameters
+
+
+def _refuse_unknown(parameters: Mapping[str, str], known: Collection[str]) -> None:
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise CommandError(
+            f"no such parameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
 
 
 def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> None:

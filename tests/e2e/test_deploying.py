@@ -176,6 +176,10 @@ def test_a_wrong_call_is_told_with_code_2(cloud, arguments):
         (("scripts/deploy", "--stage", "fresh"), "--registry-host"),
         (("scripts/deploy", "--stage", "fresh", "--registry-host", "a/b"), "host name"),
         (("scripts/deploy", "--stage", "fresh", "--registry-host", "[2001:db8::7]:443"), "IPv4"),
+        (
+            ("scripts/deploy", "--stage", "local", "--param", "MaximunDays=3"),
+            "no such parameter: MaximunDays",
+        ),
         (("scripts/ca", "show", "--stage", "fresh"), "not deployed"),
     ],
 )
