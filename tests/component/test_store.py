@@ -22,7 +22,6 @@ from botocore.httpsession import URLLib3Session
 from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
 from chalicelib.adapters.store import CertificateStore
 from chalicelib.bootstrap import Services
-from chalicelib.config import Settings
 from chalicelib.domain.model import (
     Access,
     Caller,
@@ -49,6 +48,7 @@ from chalicelib.errors import (
 from localcloud.aws import ROOT
 from localcloud.aws import Caller as AwsCaller
 from tests.component.emulated_aws import EmulatedAws, emulated_aws
+from tests.unit.settings import SETTINGS
 
 STACK = Path(__file__).resolve().parents[2] / ".chalice" / "stack.yaml"
 NOW = datetime.now(UTC).replace(microsecond=123456)  # the emulator expires items by a real clock
@@ -442,24 +442,7 @@ class TestAWarmIssuance:
                 ssm.put_parameter(Name=name, Value=value, Type=type_, Overwrite=True)
         calls.clear()
         clients.clear()
-        return Services(
-            Settings(
-                stage="test",
-                registry_host="r.example",
-                registry_port=8443,
-                registry_address="",
-                registry_host_role="registry-host",
-                parameter_prefix=PREFIX,
-                certificates_table="certificates",
-                state_table="state",
-                config_bucket="config",
-                default_days=90,
-                maximum_days=365,
-                certificates_per_owner=6,
-                push_principals=("*",),
-                instance_tag="registry-trust",
-            )
-        )
+        return Services(replace(SETTINGS, parameter_prefix=PREFIX, certificates_per_owner=6))
 
     def test_it_makes_three_calls_in_their_order_and_no_client(
         self, services: Services, owner: str, calls: list[str], clients: list[str]

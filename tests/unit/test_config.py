@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib.config import Settings
 from chalicelib.errors import Misconfigured
+from tests.unit.settings import SETTINGS
 
 VARIABLES = {
     "STAGE": "test",
@@ -25,22 +26,7 @@ VARIABLES = {
 
 
 def test_settings_are_what_the_variables_say() -> None:
-    assert Settings.from_variables({**VARIABLES, "REGISTRY_ADDRESS": "192.0.2.7"}) == Settings(
-        stage="test",
-        registry_host="registry.example.com",
-        registry_port=8443,
-        registry_address="192.0.2.7",
-        registry_host_role="registry-host",
-        parameter_prefix="/registry-trust/test/",
-        certificates_table="certificates",
-        state_table="state",
-        config_bucket="config",
-        default_days=90,
-        maximum_days=365,
-        certificates_per_owner=20,
-        push_principals=("*",),
-        instance_tag="registry-trust",
-    )
+    assert Settings.from_variables({**VARIABLES, "REGISTRY_ADDRESS": "192.0.2.7"}) == SETTINGS
 
 
 def test_a_registry_whose_name_everybody_can_resolve_needs_no_address() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,26 +11,9 @@ import pytest
 
 from chalicelib.adapters.bucket import ConfigBucket
 from chalicelib.bootstrap import Services
-from chalicelib.config import Settings
+from tests.unit.settings import SETTINGS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-SETTINGS = Settings(
-    stage="t",
-    registry_host="registry.example",
-    registry_port=443,
-    registry_address="",
-    registry_host_role="host",
-    parameter_prefix="/registry-trust/t/",
-    certificates_table="certificates",
-    state_table="state",
-    config_bucket="config-bucket",
-    default_days=90,
-    maximum_days=365,
-    certificates_per_owner=20,
-    push_principals=("*",),
-    instance_tag="registry-trust",
-)
 
 
 class Recorder:
@@ -57,7 +41,8 @@ def test_a_link_names_the_endpoint_of_the_region(monkeypatch, region, host):
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    link = Services(SETTINGS).issuing.bundles.link("ab12", NOW)
+    settings = replace(SETTINGS, config_bucket="config-bucket")
+    link = Services(settings).issuing.bundles.link("ab12", NOW)
 
     parts = urlsplit(link.url)
     assert (parts.scheme, parts.netloc) == ("https", host)

@@ -1,0 +1,22 @@
+"""One deployment's settings, for tests to vary with dataclasses.replace."""
+
+from __future__ import annotations
+
+from chalicelib.config import Settings
+
+SETTINGS = Settings(
+    stage="test",
+    registry_host="registry.example.com",
+    registry_port=8443,
+    registry_address="192.0.2.7",
+    registry_host_role="registry-host",
+    parameter_prefix="/registry-trust/test/",
+    certificates_table="certificates",
+    state_table="state",
+    config_bucket="config",
+    default_days=90,
+    maximum_days=365,
+    certificates_per_owner=20,
+    push_principals=("*",),
+    instance_tag="registry-trust",
+)
