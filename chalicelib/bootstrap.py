@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from chalicelib.adapters.store import CertificateStore
 from chalicelib.config import Settings
 from chalicelib.domain import policy
 from chalicelib.domain.pki.keys import make_key
-from chalicelib.domain.pki.leaves import SERIAL_BITS
+from chalicelib.domain.pki.leaves import new_serial
 from chalicelib.domain.trust import RegistryAddress
 from chalicelib.services.issuing import Issuing
 from chalicelib.services.serving import Serving
@@ -54,7 +53,7 @@ class Services:
             registry=self._registry.name,
             registry_address=self._settings.registry_address,
             now=_now,
-            new_serial=_new_serial,
+            new_serial=new_serial,
             make_key=make_key,
             chance=random.SystemRandom(),
         )
@@ -68,7 +67,7 @@ class Services:
             host=self._settings.registry_host,
             role=self._settings.registry_host_role,
             now=_now,
-            new_serial=_new_serial,
+            new_serial=new_serial,
         )
 
     @cached_property
@@ -135,7 +134,3 @@ def services() -> Services:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _new_serial() -> int:
-    return secrets.randbits(SERIAL_BITS) or 1

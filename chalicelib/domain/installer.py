@@ -9,17 +9,16 @@ from chalicelib.domain.templates import HOST, PORT, checked, fill, read
 from chalicelib.errors import Misconfigured
 
 
-def installer(bundle: Bundle, registry_address: str = "") -> str:
+def installer(bundle: Bundle) -> str:
     """POSIX sh for the machine it is run on; safe to run twice. Holds the key if we made it.
 
-    registry_address: the IP address of a registry that clients' DNS does not know; else "".
     Raises Misconfigured for a value that could mean anything but itself in the script.
     """
     registry = checked("registry", bundle.registry, rf"{HOST}(:{PORT})?")
     key = bundle.private_key
     values = {
         "REGISTRY": registry,
-        "REGISTRY_ADDRESS": _hosts_address(registry, registry_address),
+        "REGISTRY_ADDRESS": _hosts_address(registry, bundle.registry_address),
         "HOLDS_KEY": "no" if key is None else "yes",
         "CA_BUNDLE": _pem_lines("ca_bundle", bundle.ca_bundle, "CERTIFICATE"),
         "CERTIFICATE": _pem_lines("certificate", bundle.certificate, "CERTIFICATE"),

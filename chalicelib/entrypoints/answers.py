@@ -54,7 +54,7 @@ def issued_answer(issued: Issued, form: str, now: datetime, status: int) -> Resp
         content = bundle.tar_gz(record.issued_at)
         headers["Content-Disposition"] = f'attachment; filename="{record.name}.tar.gz"'
     else:
-        content = bundle.pem() if form == PEM else installer(bundle, bundle.registry_address)
+        content = bundle.pem() if form == PEM else installer(bundle)
     return Response(body=content, status_code=status, headers={"Content-Type": form, **headers})
 
 

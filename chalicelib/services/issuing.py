@@ -249,6 +249,10 @@ class Issuing:
                 f"certificate {record.serial} was recorded, but its private key was lost on the "
                 "way; revoke it and ask again with a new Idempotency-Key",
             )
+        return self._from_archive(record, archive, now)
+
+    def _from_archive(self, record: CertificateRecord, archive: bytes, now: datetime) -> Issued:
+        """What was delivered before: the private key is in the stored bundle and nowhere else."""
         bundle = self._bundle(record, private_key_in(archive))
         return Issued(record, bundle, self.bundles.link(record.serial, now))
 
@@ -275,8 +279,7 @@ class Issuing:
             archive = self.bundles.get(serial)
         if archive is None:
             raise expired()
-        bundle = self._bundle(record, private_key_in(archive))
-        return Issued(record, bundle, self.bundles.link(serial, now))
+        return self._from_archive(record, archive, now)
 
     def _bundle(self, record: CertificateRecord, private_pem: str | None) -> Bundle:
         return Bundle(

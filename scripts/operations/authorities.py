@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import boto3
@@ -81,7 +80,7 @@ def publish(aws: boto3.Session, outputs: dict[str, str]) -> None:
 
 def _authority(kind: AuthorityKind, key_type: KeyType, host: str) -> Authority:
     key = keys.make_key(key_type)
-    serial = secrets.randbits(leaves.SERIAL_BITS) or 1
+    serial = leaves.new_serial()
     validity = Validity.starting(datetime.now(UTC), LIFETIME, BACKDATE)
     if kind is AuthorityKind.CLIENT:
         return make_client_authority(key, serial, validity)

@@ -36,7 +36,7 @@ class Issue:
     def script(self, address: str = "", *, with_key: bool = True) -> str:
         key = self.key if with_key else None
         ca, issuer = SERVERS.pem.decode(), CLIENTS.pem.decode()
-        return installer(Bundle(REGISTRY, ca, self.certificate, issuer, key), address)
+        return installer(Bundle(REGISTRY, ca, self.certificate, issuer, key, address))
 
 
 def issue(name: str) -> Issue:

@@ -29,7 +29,7 @@ WITHOUT_KEY = replace(BUNDLE, private_key=None)
 TEXTS = {
     "with our key": installer(BUNDLE),
     "without a key": installer(WITHOUT_KEY),
-    "with an address": installer(BUNDLE, "10.1.2.3"),
+    "with an address": installer(replace(BUNDLE, registry_address="10.1.2.3")),
     "at the default port": installer(replace(BUNDLE, registry="registry")),
 }
 
@@ -87,7 +87,10 @@ HOSTILE_PEM = [
 ]  # fmt: skip
 PLACES: dict[str, tuple[list[str], Callable[[str], str]]] = {
     "registry": (["", *HOSTILE], lambda v: installer(replace(BUNDLE, registry=v))),
-    "registry_address": ([*HOSTILE, "a", "1.2.3", "::g"], lambda v: installer(BUNDLE, v)),
+    "registry_address": (
+        [*HOSTILE, "a", "1.2.3", "::g"],
+        lambda v: installer(replace(BUNDLE, registry_address=v)),
+    ),
     "ca_bundle": (HOSTILE_PEM, lambda v: installer(replace(BUNDLE, ca_bundle=v))),
     "certificate": (HOSTILE_PEM, lambda v: installer(replace(BUNDLE, certificate=v))),
     "private_key": ([*HOSTILE_PEM, PEM], lambda v: installer(replace(BUNDLE, private_key=v))),
@@ -106,6 +109,6 @@ def test_a_value_that_could_mean_more_than_itself_is_refused(field: str, value: 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "2001:db8::7", "::ffff:10.1.2.3"])
 def test_an_address_is_for_a_registry_that_has_a_name(address: str) -> None:
-    assert f"registry_address='{address}'" in installer(BUNDLE, address)
+    assert f"registry_address='{address}'" in installer(replace(BUNDLE, registry_address=address))
     by_address = replace(BUNDLE, registry="10.1.2.3:8443")
-    assert "registry_address=''" in installer(by_address, address)
+    assert "registry_address=''" in installer(replace(by_address, registry_address=address))

@@ -21,7 +21,7 @@ from chalicelib.adapters.store.items import (
     CertificateItem,
     StateItem,
     bind,
-    is_before,
+    has_expired,
     item_of,
     owner_key,
     record_of,
@@ -125,7 +125,7 @@ class CertificateStore:
                 )
             except StateItem.DoesNotExist:
                 return None
-        if is_before(item, now):
+        if has_expired(item, now):
             return None
         return StoredRequest(idempotency_key, item.digest, item.serial)
 

@@ -148,6 +148,6 @@ def record_of(item: CertificateItem) -> CertificateRecord:
     )
 
 
-def is_before(item: StateItem, now: datetime) -> bool:
+def has_expired(item: StateItem, now: datetime) -> bool:
     """Whether the item's time has passed; DynamoDB deletes it some time after that."""
     return item.expires_at is None or item.expires_at <= now

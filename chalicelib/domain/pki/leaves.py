@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from urllib.parse import quote
 
 from cryptography import x509
@@ -18,6 +19,11 @@ SERIAL_BITS = 159
 
 # What may follow the scheme of a URI unquoted (RFC 3986 section 3.3).
 _URI_CHARACTERS = ":/@!$&'()*+,;=-._~"
+
+
+def new_serial() -> int:
+    """A serial from the operating system's random source: positive, below 2**159."""
+    return secrets.randbits(SERIAL_BITS) or 1
 
 
 def serial_hex(serial: int) -> str:
