@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localcloud import bring_up, control, deployment, health, keeper, ports, push_certificate
+from localcloud import bring_up, control, health, keeper, ports, push_certificate
 from localcloud.demo.telling import tell
 from localcloud.layout import Layout, read_json
 from localcloud.processes import Lock
 from localcloud.programs import ProgramFailed
 from localcloud.terminal import complain, note, styled
+from operations.packaging import source_digest
 
 DESCRIPTION = """\
 The local cloud: an emulated AWS with IAM enforced, our stack deployed on it, and beside it the
@@ -69,7 +70,7 @@ def up(layout: Layout, options: argparse.Namespace) -> int:
 def _is_up(layout: Layout, wanted: dict[str, int | None]) -> bool:
     """Whole, built from what the checkout holds now, and on the ports that are wanted."""
     built_from = read_json(layout.ready).get("sources")
-    if built_from != deployment.sources_digest() or health.ailments(layout):
+    if built_from != source_digest() or health.ailments(layout):
         return False
     now = ports.kept(layout.ports)
     return all(port in (None, getattr(now, name)) for name, port in wanted.items())

@@ -26,6 +26,7 @@ from localcloud.parts import Part
 from localcloud.ports import Ports, choose, kept
 from localcloud.processes import until
 from localcloud.push_certificate import PushCertificate
+from operations.packaging import source_digest
 
 PEOPLE = {"dev": "DeveloperPolicyArn", "dev2": "DeveloperPolicyArn", "admin": "AdminPolicyArn"}
 READY_SECONDS = 30.0
@@ -110,7 +111,7 @@ class BringUp:
         """Our stack, unless what is deployed is what the checkout holds."""
         webhook = f"http://127.0.0.1:{self.ports.slack}{slack_sink.PATH}\n"
         write_private(self.layout.slack_webhook, webhook)
-        digest, deployed = deployment.sources_digest(), self.layout.root / "deployed.json"
+        digest, deployed = source_digest(), self.layout.root / "deployed.json"
         # The emulated AWS forgets all when it ends, and it ends with the supervisor.
         wanted = {"sources": digest, "supervisor": read_json(self.layout.supervisor)}
         if read_json(deployed) != wanted:
@@ -183,7 +184,7 @@ class BringUp:
             "SLACK_SINK": str(self.layout.slack),
         }
         write_private(self.layout.environment, environment.as_shell(variables))
-        ready = {"sources": deployment.sources_digest()}
+        ready = {"sources": source_digest()}
         write_private(self.layout.ready, json.dumps(ready) + "\n")
 
     def _wait_for(self, what: str, true: Callable[[], bool]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,8 +13,6 @@ from localcloud.layout import CHECKOUT
 
 STAGE = "local"
 STACK = f"registry-trust-{STAGE}"
-SOURCES = ("app.py", "requirements.txt", ".chalice", "chalicelib", "scripts/operations")
-NOT_SOURCES = frozenset({"__pycache__", "deployments", "deployed"})
 
 
 def deploy(operator: Caller, registry: str, webhook_file: Path, log: Path) -> None:
@@ -64,21 +61,3 @@ def api_url(stack_outputs: Mapping[str, str], gateway_port: int) -> str:
     there = urlsplit(stack_outputs["ApiUrl"])
     api_id = (there.hostname or "").partition(".")[0]
     return f"http://{api_id}.execute-api.localhost:{gateway_port}{there.path.rstrip('/')}"
-
-
-def sources_digest() -> str:
-    """Changes when what is deployed would change."""
-    digest = hashlib.sha256()
-    for file in sorted(_source_files()):
-        digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _source_files() -> Iterable[Path]:
-    for name in SOURCES:
-        path = CHECKOUT / name
-        found = [path] if path.is_file() else path.rglob("*")
-        for file in found:
-            if file.is_file() and not NOT_SOURCES & set(file.relative_to(CHECKOUT).parts):
-                yield file

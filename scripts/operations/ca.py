@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from operations import authorities, cloud
 from operations.cloud import CommandError
+from operations.stack import of_stage
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
 def init(given: argparse.Namespace) -> None:
     """Make the CAs. Raises CommandError when they are there."""
     aws = cloud.session()
-    outputs = cloud.stack_outputs(aws, given.stage)
+    outputs = of_stage(aws, given.stage).outputs()
     made = authorities.make_missing(aws, outputs, given.key_type)
     if not made:
         raise CommandError("the CAs are there already, and everything trusts them; nothing done")
@@ -31,7 +32,7 @@ def init(given: argparse.Namespace) -> None:
 def show(given: argparse.Namespace) -> None:
     """Print the CAs: id, role, end."""
     aws = cloud.session()
-    known = authorities.read(aws, cloud.stack_outputs(aws, given.stage))
+    known = authorities.read(aws, of_stage(aws, given.stage).outputs())
     if not known:
         raise CommandError(f"stage {given.stage} has no CA: run scripts/ca init")
     for kind, each in known.items():
@@ -42,7 +43,7 @@ def show(given: argparse.Namespace) -> None:
 def publish(given: argparse.Namespace) -> None:
     """Publish the trust now rather than at the next full hour."""
     aws = cloud.session()
-    authorities.publish(aws, cloud.stack_outputs(aws, given.stage))
+    authorities.publish(aws, of_stage(aws, given.stage).outputs())
     print("published the trust")
 
 

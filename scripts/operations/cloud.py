@@ -1,4 +1,4 @@
-"""What the commands share: whom they talk to, the stack they speak of, and how they fail."""
+"""What the commands share: whom they talk to, and how they fail."""
 
 from __future__ import annotations
 
@@ -21,23 +21,6 @@ def session() -> boto3.Session:
     if found.region_name is None:
         raise CommandError("no region: set AWS_REGION, or a region in your AWS profile")
     return found
-
-
-def stack_name(stage: str) -> str:
-    """The CloudFormation stack of a stage."""
-    return f"registry-trust-{stage}"
-
-
-def stack_outputs(aws: boto3.Session, stage: str) -> dict[str, str]:
-    """The outputs of a deployed stack. Raises CommandError when there is none."""
-    try:
-        stacks = aws.client("cloudformation").describe_stacks(StackName=stack_name(stage))
-    except ClientError as error:
-        if "does not exist" in str(error):
-            raise CommandError(f"stage {stage} is not deployed: run scripts/deploy") from error
-        raise
-    outputs = stacks["Stacks"][0].get("Outputs", [])
-    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
 
 def error_code(error: ClientError) -> str:

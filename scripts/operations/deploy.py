@@ -14,7 +14,7 @@ import boto3
 from operations import authorities, cloud
 from operations.cloud import CommandError
 from operations.packaging import ArtifactBucket, package
-from operations.stack import Stack
+from operations.stack import Stack, of_stage
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _HOST_AND_PORT = re.compile(r"(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?")
@@ -31,7 +31,7 @@ def deploy(given: argparse.Namespace) -> None:
     aws = cloud.session()
     identity = aws.client("sts").get_caller_identity()
     _say(f"stage {given.stage}, account {identity['Account']}, region {aws.region_name}")
-    stack = Stack(aws, cloud.stack_name(given.stage))
+    stack = of_stage(aws, given.stage)
     parameters = _parameters(given, stack)
 
     _say("packaging the functions")
@@ -43,7 +43,7 @@ def deploy(given: argparse.Namespace) -> None:
     outcome = stack.deploy(artifacts.template_argument(template), parameters)
     _say(f"the stack is {outcome}")
 
-    outputs = cloud.stack_outputs(aws, given.stage)
+    outputs = stack.outputs()
     if given.slack_webhook_file:
         _store_webhook(aws, outputs, given.slack_webhook_file)
     made_now = authorities.make_missing(aws, outputs, given.key_type)

@@ -21,6 +21,9 @@ from operations.trimming import trim
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_SOURCES = ("app.py", "requirements.txt", ".chalice", "chalicelib", "scripts/operations")
+_NOT_SOURCES = frozenset({"__pycache__", "deployments", "deployed"})
+
 # AWS "AWS CloudFormation endpoints and quotas": template body size in a request.
 _INLINE_TEMPLATE_BYTES = 51_200
 
@@ -37,7 +40,7 @@ def package(stage: str, region: str) -> Package:
     """Package the checkout, or take what is there already for the same source."""
     target = ROOT / "build" / stage
     stamp = target / "source.sha256"
-    source = _digest_of_source(region)
+    source = f"{source_digest()} {region} {sys.version_info[:2]}"
     if not stamp.exists() or stamp.read_text() != source:
         _chalice_package(stage, region, target)
         trim(target / "deployment.zip")
@@ -58,19 +61,21 @@ def _chalice_package(stage: str, region: str, target: Path) -> None:
         raise CommandError(f"chalice package failed:\n{done.stdout}{done.stderr}")
 
 
-def _digest_of_source(region: str) -> str:
-    digest = hashlib.sha256(f"{region} {sys.version_info[:2]}".encode())
-    for path in _source_files():
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+def source_digest() -> str:
+    """Changes when what is deployed would change, by its source or by how it is packaged."""
+    digest = hashlib.sha256()
+    for path in sorted(_source_files()):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _source_files() -> Iterator[Path]:
-    yield from (ROOT / "app.py", ROOT / "requirements.txt")
-    yield from sorted(path for path in (ROOT / ".chalice").glob("*.*") if path.is_file())
-    for path in sorted((ROOT / "chalicelib").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
+    for name in _SOURCES:
+        path = ROOT / name
+        for file in [path] if path.is_file() else path.rglob("*"):
+            if file.is_file() and not _NOT_SOURCES & set(file.relative_to(ROOT).parts):
+                yield file
 
 
 class ArtifactBucket:

@@ -20,6 +20,11 @@ _CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPA
 _NEVER_SERVED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 
 
+def of_stage(aws: boto3.Session, stage: str) -> Stack:
+    """The stack of a stage, be it deployed or not."""
+    return Stack(aws, f"registry-trust-{stage}")
+
+
 class Stack:
     """A stack by its name; whether it exists is looked up at each call."""
 
@@ -50,6 +55,13 @@ class Stack:
         """The values in force; empty when there is no stack."""
         existing = self._describe() or {}
         return {p["ParameterKey"]: p["ParameterValue"] for p in existing.get("Parameters", [])}
+
+    def outputs(self) -> dict[str, str]:
+        """What the stack tells of itself. Raises CommandError when there is no stack."""
+        existing = self._describe()
+        if existing is None:
+            raise CommandError(f"{self._name} is not deployed: run scripts/deploy")
+        return {o["OutputKey"]: o["OutputValue"] for o in existing.get("Outputs", [])}
 
     def _create(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> str:
         operation = _new_operation()

@@ -14,6 +14,7 @@ import pytest
 from localcloud import deployment, ports
 from localcloud.environment import as_shell
 from localcloud.layout import read_json, write_private
+from operations import packaging
 
 
 def listening() -> socket.socket:
@@ -77,16 +78,27 @@ def test_the_apis_address_here_has_the_id_and_stage_of_the_one_on_aws() -> None:
 def test_the_stack_is_deployed_again_only_when_what_it_is_made_of_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(packaging, "ROOT", tmp_path)
     source, other = tmp_path / "chalicelib" / "a.py", tmp_path / "README.md"
     write_private(source, "one")
-    before = deployment.sources_digest()
+    before = packaging.source_digest()
 
     write_private(source.parent / "__pycache__" / "a.pyc", "compiled")
     write_private(other, "no source")
-    assert deployment.sources_digest() == before
+    assert packaging.source_digest() == before
     write_private(source, "two")
-    assert deployment.sources_digest() != before
+    assert packaging.source_digest() != before
+
+
+def test_code_packaged_otherwise_is_packaged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zip of an earlier way of packaging is not taken for a current one."""
+    monkeypatch.setattr(packaging, "ROOT", tmp_path)
+    write_private(tmp_path / "chalicelib" / "a.py", "one")
+    before = packaging.source_digest()
+    write_private(tmp_path / "scripts" / "operations" / "trimming.py", "keep less")
+    assert packaging.source_digest() != before
 
 
 AWKWARD = 'it\'s $HOME `id` $(id) "x" \\ \n # &; *é'

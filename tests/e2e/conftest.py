@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -40,9 +41,18 @@ class Cloud:
             region_name=self.variables["AWS_REGION"],
         )
 
-    def client(self, service: str) -> object:
+    def client(self, service: str) -> Any:
         """A boto3 client of the operator's."""
         return self.operator.client(service, endpoint_url=self.variables["AWS_ENDPOINT_URL"])
+
+    def stack(self, stage: str = "") -> dict[str, Any]:
+        """What CloudFormation says of the stack of a stage; of the cloud's own without one."""
+        name = f"registry-trust-{stage}" if stage else self.variables["STACK_NAME"]
+        return self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+
+    def outputs(self, stage: str = "") -> dict[str, str]:
+        """The outputs of that stack."""
+        return {o["OutputKey"]: o["OutputValue"] for o in self.stack(stage)["Outputs"]}
 
     def person(self, prefix: str) -> Person:
         """DEV, DEV2 or ADMIN."""
@@ -112,8 +122,7 @@ def dev2(newcomer: Callable[..., Person]) -> Person:
 @pytest.fixture(scope="session")
 def newcomer(cloud: Cloud) -> Callable[..., Person]:
     """Makes IAM users: newcomer(name) with the developer policy, newcomer(name, None) with none."""
-    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    outputs = cloud.outputs()
     iam = cloud.client("iam")
 
     def make(name: str, policy: str | None = "DeveloperPolicyArn") -> Person:
@@ -129,8 +138,7 @@ def newcomer(cloud: Cloud) -> Callable[..., Person]:
 @pytest.fixture(scope="session")
 def written(cloud: Cloud) -> Callable[[], tuple[int, int, int]]:
     """How much the stack has recorded: certificates, state items, objects in the config bucket."""
-    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    outputs = cloud.outputs()
     dynamodb, s3 = cloud.client("dynamodb"), cloud.client("s3")
 
     def count() -> tuple[int, int, int]:

@@ -19,14 +19,8 @@ def stage(cloud):
     return "other"
 
 
-def outputs(cloud, stage):
-    answer = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
-    return {o["OutputKey"]: o["OutputValue"] for o in answer["Stacks"][0]["Outputs"]}
-
-
 def parameters(cloud, stage):
-    answer = cloud.client("cloudformation").describe_stacks(StackName=f"registry-trust-{stage}")
-    return {p["ParameterKey"]: p["ParameterValue"] for p in answer["Stacks"][0]["Parameters"]}
+    return {p["ParameterKey"]: p["ParameterValue"] for p in cloud.stack(stage)["Parameters"]}
 
 
 def test_a_second_run_changes_nothing_and_leaves_the_cas(cloud, stage):
@@ -62,7 +56,7 @@ def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(
     cloud, stage, operators_session
 ):
     name = f"registry-trust-{stage}"
-    before = outputs(cloud, stage)
+    before = cloud.outputs(stage)
     deployed = operators_session.client("cloudformation").get_template(StackName=name)
     body = deployed["TemplateBody"]
     template = json.loads(body) if isinstance(body, str) else dict(body)
@@ -70,7 +64,7 @@ def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(
 
     with pytest.raises(CommandError, match=r"Broken \(AWS::SQS::Queue\): .*VisibilityTimeout"):
         Stack(operators_session, name).deploy({"TemplateBody": json.dumps(template)}, {})
-    assert outputs(cloud, stage) == before
+    assert cloud.outputs(stage) == before
     url = before["ApiUrl"].replace("https://", "").split(".")[0]
     port = cloud.variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]
     root = Person(f"http://{url}.execute-api.localhost:{port}/v1", "test", "test")
@@ -122,7 +116,7 @@ def test_ca_keys_are_secure_strings_under_the_stacks_key(cloud, stage):
     keys = [p for p in described if "-ca-key/" in p["Name"]]
     assert len(keys) == 2
     assert {(p["Type"], p["KeyId"]) for p in keys} == {
-        ("SecureString", outputs(cloud, stage)["KeyArn"])
+        ("SecureString", cloud.outputs(stage)["KeyArn"])
     }
 
 
@@ -146,7 +140,7 @@ def test_other_kinds_of_ca_keys_issue_too(cloud, key_type):
     assert done.returncode == 0, done.stderr
 
     trust = cloud.client("s3").get_object(
-        Bucket=outputs(cloud, stage)["ConfigBucket"], Key="trust/trust.json"
+        Bucket=cloud.outputs(stage)["ConfigBucket"], Key="trust/trust.json"
     )
     document = json.loads(trust["Body"].read())
     assert (document["registry"], document["crl_number"]) == ("10.1.2.3", 1)

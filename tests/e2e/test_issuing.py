@@ -246,8 +246,7 @@ def test_a_revoked_key_is_not_certified_again(cloud, newcomer, make_csr, written
     """Until there is a route that revokes, the mark that revoking leaves is set by hand."""
     person, csr = newcomer("unlucky"), make_csr()
     serial = person.ask("POST", "/certs", body=csr).json["serial"]
-    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    outputs = cloud.outputs()
     dynamodb = cloud.client("dynamodb")
     item = dynamodb.get_item(TableName=outputs["CertificatesTable"], Key={"serial": {"S": serial}})
     key = {"pk": {"S": f"key#{item['Item']['key_id']['S']}"}, "sk": {"S": "key"}}

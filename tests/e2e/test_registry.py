@@ -77,8 +77,7 @@ def test_the_images_are_in_the_stacks_bucket(cloud, dev, certs_d, image):
     there = f"docker://{cloud.variables['REGISTRY']}/e2e/stored:1"
     skopeo("copy", "--dest-cert-dir", certs_d(dev), f"oci:{image}", there)
 
-    stack = cloud.client("cloudformation").describe_stacks(StackName=cloud.variables["STACK_NAME"])
-    outputs = {o["OutputKey"]: o["OutputValue"] for o in stack["Stacks"][0]["Outputs"]}
+    outputs = cloud.outputs()
     listed = cloud.client("s3").list_objects_v2(Bucket=outputs["RegistryBucket"])
     assert any("repositories/e2e/stored" in each["Key"] for each in listed["Contents"])
 
