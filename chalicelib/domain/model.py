@@ -35,6 +35,21 @@ class Status(StrEnum):
     REVOKED = "revoked"
 
 
+class RevocationReason(StrEnum):
+    """Why a certificate is revoked: the names of RFC 5280 section 5.3.1 that fit a leaf of ours.
+
+    The others are for CAs and attribute authorities, for a hold, which nothing of ours lifts, and
+    for lists that only tell changes.
+    """
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
+
+
 @dataclass(frozen=True, slots=True)
 class Validity:
     """From when to when a certificate holds, both ends inclusive (RFC 5280 section 4.1.2.5)."""
@@ -88,6 +103,29 @@ class IssueRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """A certificate for a service of this *name*. owner: its ARN; None means who asks."""
+
+    name: str
+    owner: str | None
+    request: IssueRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RenewRequest:
+    """A successor. csr_pem: for a new key; None: the same key again, or a new one if we made it.
+
+    revoke_old: the predecessor is revoked with the same stroke. The rest: as in IssueRequest.
+    """
+
+    csr_pem: bytes | None = None
+    days: int | None = None
+    revoke_old: bool = False
+    idempotency_key: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What policy allows for one request."""
 
@@ -106,6 +144,8 @@ class CertificateRecord:
     key_id: SHA-256 over the SubjectPublicKeyInfo, lower-case hex.
     made_key: we made the private key, so a bundle held it for a day.
     slot: which of its owner's quota slots it occupies while active; None outside the quota.
+    issued_by: the admin who had it issued; None: its owner asked. As revoked_by an ARN.
+    renews, superseded_by: serials of its predecessor and successor.
     """
 
     serial: str
@@ -121,8 +161,12 @@ class CertificateRecord:
     label: str
     slot: int | None
     certificate_pem: str
+    issued_by: str | None = None
+    renews: str | None = None
+    superseded_by: str | None = None
     revoked_at: datetime | None = None
-    revocation_reason: str | None = None
+    revocation_reason: RevocationReason | None = None
+    revoked_by: str | None = None
 
     def status(self, now: datetime) -> Status:
         """What it is at *now*."""
@@ -140,8 +184,23 @@ class QuotaSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Which certificates to list; None: whichever.
+
+    expires_before: those that have not ended yet and end before then.
+    """
+
+    owner: str | None = None
+    status: Status | None = None
+    expires_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CertificatePage:
-    """Some of an owner's certificates, newest first; *cursor* is where the next page starts."""
+    """Some certificates; *cursor* is where the next page starts, None after the last.
+
+    It may hold fewer than asked for, even none, before the last: the work for one page is bounded.
+    """
 
     records: tuple[CertificateRecord, ...]
     cursor: str | None

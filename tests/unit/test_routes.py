@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import app
 from chalicelib import bootstrap
-from chalicelib.domain.model import CertificateRecord
+from chalicelib.domain.model import CertificateRecord, RevocationReason
 from chalicelib.errors import DependencyFailed, Misconfigured
 from tests.unit.authorities import DAY, HOST, NOW, client_ca, server_ca
 from tests.unit.signed_gateway import ANN, BOB, REQUEST_ID, Api
@@ -235,7 +235,7 @@ class TestLookingUp:
 
 
 def _revoked(record: CertificateRecord) -> CertificateRecord:
-    return replace(record, revoked_at=NOW, revocation_reason="superseded")
+    return replace(record, revoked_at=NOW, revocation_reason=RevocationReason.SUPERSEDED)
 
 
 class TestTrust:

@@ -17,7 +17,7 @@ from pynamodb.connection import Connection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 
-from chalicelib.domain.model import Access, CertificateRecord, Validity
+from chalicelib.domain.model import Access, CertificateRecord, RevocationReason, Validity
 
 
 class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # pynamodb's is untyped
@@ -144,7 +144,9 @@ def record_of(item: CertificateItem) -> CertificateRecord:
         slot=None if item.slot is None else int(item.slot),
         certificate_pem=item.certificate,
         revoked_at=item.revoked_at,
-        revocation_reason=item.revocation_reason,
+        revocation_reason=(
+            None if item.revocation_reason is None else RevocationReason(item.revocation_reason)
+        ),
     )
 
 
