@@ -7,7 +7,8 @@ usage() {
 Usage: sh install.sh [OPTION]...      or, from a pipe: sh -s -- [OPTION]...
   --key FILE     the private key of this certificate, when it was made from your own CSR
   --containerd   set up containerd too, even when it is not found here
-  --root DIR     install into the system tree below DIR (say, an image), not into this machine
+  --root DIR     install into the system tree below DIR (say, an image), not into this machine;
+                 links in it that lead out of it are refused, so let nobody change it meanwhile
   --help         print this
 Run by root it serves the whole machine, else your own engines. Run again it changes nothing.
 Exit: 0 installed, or already so; 1 not installed, or not everywhere (it says why); 2 wrong call
@@ -64,10 +65,11 @@ wrong_call() { complain "$*"; usage >&2; exit 2; }
 main() {
   read_options "$@"
   choose_scope
+  each_engine keep_inside
   make_work_directory
   gather_files
-  each_engine stage
   stage_hosts_file
+  each_engine stage
   each_engine commit
   commit_hosts_file
   explain
@@ -101,7 +103,7 @@ choose_scope() {
   if [ -n "$root" ]; then
     case $root in /*) ;; *) root=./$root ;; esac
     [ -d "$root" ] || wrong_call "--root $root: no such directory"
-    scope=system root=$(CDPATH='' cd "$root" && pwd)
+    scope=system root=$(CDPATH='' cd -P "$root" && pwd -P)
     root=${root%/}
   elif [ "$(uname -s)" = Darwin ]; then
     [ "$me" != 0 ] || fail 'on macOS run this as yourself: engines there read your home'
@@ -142,6 +144,18 @@ each_engine() {
       "$1" 'Docker Desktop' "$HOME/.docker/certs.d"
       "$1" 'Podman, skopeo, buildah' "$HOME/.config/containers/certs.d"
       ;;
+  esac
+}
+
+# keep_inside NAME CERTS-D. A tree may hold links to what are, seen from here, this machine's files.
+keep_inside() {
+  [ -n "$root" ] || return 0
+  found=$2/$registry
+  until [ -e "$found" ] || [ -L "$found" ]; do found=${found%/*}; done
+  leads_to=$(CDPATH='' cd -P "$found" 2>/dev/null && pwd -P) || leads_to=nowhere
+  case $leads_to/ in
+    "$root"/*) ;;
+    *) fail "$found leads out of the tree, to $leads_to; nothing was changed" ;;
   esac
 }
 
@@ -267,8 +281,8 @@ exchange() {
   set --
   for file in ca.crt client.key client.cert hosts.toml; do
     [ -f "$staged/$file" ] || continue
-    if [ -e "$target/$file" ]; then
-      cp -p -- "$target/$file" "$staged/old/$file" || fail "cannot replace $target/$file"
+    if [ -e "$target/$file" ] || [ -L "$target/$file" ]; then
+      cp -pP -- "$target/$file" "$staged/old/$file" || fail "cannot replace $target/$file"
     else
       : >"$staged/old/$file.none"
     fi
@@ -304,6 +318,8 @@ stage_hosts_file() {
   if [ -e "$hosts_file" ] && [ "$(cat "$hosts_file")" = "$(cat "$work/hosts")" ]; then return 0; fi
   if [ "$scope" != system ]; then
     hosts_change=advised
+  elif [ -n "$root" ] && [ -L "$hosts_file" ]; then
+    fail "$hosts_file is a link, which in a tree may lead out of it; nothing was changed"
   elif [ ! -L "$hosts_file" ] && lay_hosts_file; then
     hosts_change=rename
   elif [ -w "$hosts_file" ]; then
@@ -332,8 +348,9 @@ notice() {
   esac
 }
 
-# The copy keeps mode and owner.
+# The copy keeps mode and owner. Process ids can be guessed, and a link put where it is to lie.
 lay_hosts_file() {
+  rm -f "$hosts_aside" || return
   if [ -e "$hosts_file" ]; then
     cp -p "$hosts_file" "$hosts_aside" 2>/dev/null || return
   else

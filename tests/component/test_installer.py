@@ -460,7 +460,7 @@ HOSTS = {
 @pytest.mark.parametrize("what", sorted(HOSTS))
 @pytest.mark.parametrize("mounted", [False, True])
 def test_the_hosts_file_has_our_line_when_it_is_needed(
-    machine: Machine, what: str, mounted: bool
+    machine: Machine, shell: Shell, what: str, mounted: bool
 ) -> None:
     before, address, after = HOSTS[what]
     hosts = machine.etc / "hosts"
@@ -468,7 +468,7 @@ def test_the_hosts_file_has_our_line_when_it_is_needed(
     hosts.chmod(0o640)
     machine.mounted = ["hosts"] if mounted else []
 
-    ran = machine.run(NEW.script(address))
+    ran = machine.run(NEW.script(address), shell=shell)
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert hosts.read_text() == after
@@ -477,11 +477,13 @@ def test_the_hosts_file_has_our_line_when_it_is_needed(
     assert_nothing_else(machine, *SYSTEM, "hosts")
 
 
-def test_every_shell_keeps_the_lines_of_others(machine: Machine, shell: Shell) -> None:
-    before, address, after = HOSTS["odd lines stay beside ours"]
-    (machine.etc / "hosts").write_text(before)
-    machine.run(NEW.script(address), shell=shell)
-    assert (machine.etc / "hosts").read_text() == after
+def test_our_line_follows_the_registrys_address(machine: Machine, shell: Shell) -> None:
+    hosts = machine.etc / "hosts"
+    hosts.write_text(OTHERS)
+    for address in ("10.1.2.3", "10.4.5.6", "10.4.5.6", ""):
+        assert machine.run(NEW.script(address), shell=shell).returncode == 0
+        ours = f"{address} {HOST} # registry-trust\n" if address else ""
+        assert hosts.read_text() == OTHERS + ours
 
 
 def test_a_line_of_somebody_else_for_the_registry_is_pointed_out(machine: Machine) -> None:
