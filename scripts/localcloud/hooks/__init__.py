@@ -10,10 +10,12 @@ from importlib import metadata
 
 from localcloud.hooks import (
     dropped_properties,
+    event_conditions,
     event_retries,
     instance_metadata,
     parameter_resources,
     policy_variables,
+    stream_failures,
 )
 
 MINISTACK_VERSION = "1.5.33"
@@ -35,4 +37,6 @@ def apply_all(metadata_directory: str) -> None:
     parameter_resources.apply()
     dropped_properties.apply()
     event_retries.apply()
+    event_conditions.apply()
+    stream_failures.apply()
     instance_metadata.apply(metadata_directory)
