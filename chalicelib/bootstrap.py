@@ -12,15 +12,26 @@ import boto3
 from botocore.config import Config
 
 from chalicelib.adapters.bucket import ConfigBucket
+from chalicelib.adapters.event_bus import EventBus
 from chalicelib.adapters.instances import Instances
 from chalicelib.adapters.parameters import ParameterAuthorities
-from chalicelib.adapters.store import CertificateStore
+from chalicelib.adapters.store import (
+    CertificateListing,
+    CertificateStore,
+    RevocationStore,
+    Tables,
+)
+from chalicelib.adapters.store.images import record_in
 from chalicelib.config import Settings
 from chalicelib.domain import policy
 from chalicelib.domain.pki.keys import make_key
 from chalicelib.domain.pki.leaves import new_serial
 from chalicelib.domain.trust import RegistryAddress
-from chalicelib.services.issuing import Issuing
+from chalicelib.services.announcing import Announcing
+from chalicelib.services.catalogue import Catalogue
+from chalicelib.services.diagnosing import Diagnosing
+from chalicelib.services.issuing import Delivering, Issuing
+from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
 
@@ -43,15 +54,19 @@ class Services:
 
     @cached_property
     def issuing(self) -> Issuing:
-        """Issue certificates and look them up."""
+        """Issue and renew certificates, and hand them out."""
         return Issuing(
             authorities=self._authorities,
-            records=self._store,
-            bundles=self._bucket,
+            records=self._records,
+            delivering=Delivering(
+                authorities=self._authorities,
+                bundles=self._bucket,
+                registry=self._registry.name,
+                registry_address=self._settings.registry_address,
+            ),
             instance_facts=self._instances.facts,
+            publish_revoked=lambda serials: self.trust.show_revoked(serials),
             limits=self._limits,
-            registry=self._registry.name,
-            registry_address=self._settings.registry_address,
             now=_now,
             new_serial=new_serial,
             make_key=make_key,
@@ -59,11 +74,32 @@ class Services:
         )
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        """Look certificates up and list them."""
+        return Catalogue(records=self._records, listing=CertificateListing(self._tables), now=_now)
+
+    @cached_property
+    def revoking(self) -> Revoking:
+        """Take certificates back."""
+        return Revoking(
+            records=self._records,
+            revocations=self._revocations,
+            bundles=self._bucket,
+            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            now=_now,
+        )
+
+    @cached_property
+    def diagnosing(self) -> Diagnosing:
+        """Say whether the registry would admit a certificate, and why not."""
+        return Diagnosing(records=self._records, publication=self._bucket, now=_now)
+
+    @cached_property
     def serving(self) -> Serving:
         """Issue the registry's own certificate."""
         return Serving(
             authorities=self._authorities,
-            records=self._store,
+            records=self._records,
             host=self._settings.registry_host,
             role=self._settings.registry_host_role,
             now=_now,
@@ -75,11 +111,18 @@ class Services:
         """Read and publish the trust."""
         return TrustKeeper(
             authorities=self._authorities,
-            revocations=self._store,
+            revocations=self._revocations,
             publication=self._bucket,
             registry=self._registry.name,
             registry_address=self._settings.registry_address,
             now=_now,
+        )
+
+    @cached_property
+    def announcing(self) -> Announcing:
+        """Tell the rest of the account what became of certificates."""
+        return Announcing(
+            read=record_in, bus=EventBus(self._session.client("events", config=_CLIENT))
         )
 
     @property
@@ -91,6 +134,7 @@ class Services:
         return policy.Limits(
             default_days=self._settings.default_days,
             maximum_days=self._settings.maximum_days,
+            admin_maximum_days=self._settings.admin_maximum_days,
             certificates_per_owner=self._settings.certificates_per_owner,
             push_principals=self._settings.push_principals,
         )
@@ -101,8 +145,16 @@ class Services:
         return ParameterAuthorities(ssm, self._settings.parameter_prefix)
 
     @cached_property
-    def _store(self) -> CertificateStore:
-        return CertificateStore(self._settings.certificates_table, self._settings.state_table)
+    def _tables(self) -> Tables:
+        return Tables(self._settings.certificates_table, self._settings.state_table)
+
+    @cached_property
+    def _records(self) -> CertificateStore:
+        return CertificateStore(self._tables)
+
+    @cached_property
+    def _revocations(self) -> RevocationStore:
+        return RevocationStore(self._tables)
 
     @cached_property
     def _bucket(self) -> ConfigBucket:

@@ -74,6 +74,23 @@ def test_the_functions_log_what_they_did(resources):
         assert (logging["LogFormat"], logging["ApplicationLogLevel"]) == ("JSON", "INFO")
 
 
+def test_the_stream_of_certificates_is_announced_and_gives_up_before_it_is_forgotten(resources):
+    """AWS "Change data capture for DynamoDB Streams": records are kept for 24 hours."""
+    (mapping,) = of_type(resources, "AWS::Lambda::EventSourceMapping")
+    said = mapping["Properties"]
+
+    table = resources["CertificatesTable"]["Properties"]
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert said["EventSourceArn"] == {"Fn::GetAtt": ["CertificatesTable", "StreamArn"]}
+    assert said["StartingPosition"] == "TRIM_HORIZON"
+    assert said["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert said["BisectBatchOnFunctionError"] is True
+    assert 0 < said["MaximumRecordAgeInSeconds"] <= 12 * 3600
+    assert "MaximumRetryAttempts" not in said
+    queue = said["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0]
+    assert resources[queue]["Type"] == "AWS::SQS::Queue"
+
+
 def test_no_resource_waits_for_itself(resources):
     needs = {name: named_in(resource, resources) for name, resource in resources.items()}
     while needs:

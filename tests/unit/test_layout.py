@@ -60,7 +60,9 @@ def watched(program: str) -> subprocess.CompletedProcess[str]:
     return run_bare(WATCH.format(root=str(ROOT), libraries=LIBRARIES) + program)
 
 
-@pytest.mark.parametrize("module", ["app", "chalicelib.entrypoints.schedules"])
+@pytest.mark.parametrize(
+    "module", ["app", "chalicelib.entrypoints.schedules", "chalicelib.entrypoints.streams"]
+)
 def test_importing_an_entry_reads_no_variable_and_makes_no_client(module: str) -> None:
     done = watched(f"import {module}; print('imported')")
     assert (done.stdout, done.stderr) == ("imported\n", "")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chalicelib.domain.events import SOURCE, DetailType
 from chalicelib.domain.trust import Trust
 
 CHALICE = Path(__file__).parents[2] / ".chalice"
@@ -181,3 +182,41 @@ def test_who_publishes_the_trust_writes_its_objects_alone():
     (write,) = (s for s in writes if actions(s) == ["s3:PutObject"])
     keys = [arn["Fn::Sub"].removeprefix("${ConfigBucket.Arn}/") for arn in write["Resource"]]
     assert keys == list(Trust("", "", "", "", "", 0).objects())
+
+
+ANNOUNCE = "policy-announce-certificates.json"
+
+
+def test_who_announces_puts_our_events_on_the_default_bus_and_no_other():
+    """Both keys have many values in a request for many events, and ForAllValues holds for none."""
+    (put,) = (s for s in function_statements(ANNOUNCE) if "events:PutEvents" in actions(s))
+    assert put["Resource"]["Fn::Sub"].endswith(":event-bus/default")
+    assert put["Condition"] == {
+        "ForAllValues:StringEquals": {
+            "events:source": SOURCE,
+            "events:detail-type": list(DetailType),
+        },
+        "Null": {"events:source": "false", "events:detail-type": "false"},
+    }
+
+
+def test_who_announces_reads_the_stream_and_neither_table_nor_key_nor_bucket():
+    read = [action for s in function_statements(ANNOUNCE) for action in actions(s)]
+    assert sorted(read) == [
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
+        "events:PutEvents",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "sqs:SendMessage",
+    ]
+    stream = {"Fn::GetAtt": ["CertificatesTable", "StreamArn"]}
+    for statement in function_statements(ANNOUNCE):
+        assert ("dynamodb:" in texts(statement)) == (statement["Resource"] == stream)
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != ANNOUNCE])
+def test_nobody_else_puts_events(name):
+    assert "events:" not in texts(function_statements(name))
