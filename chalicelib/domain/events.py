@@ -37,9 +37,12 @@ class Event:
     detail: Detail
 
 
-def event_of(before: CertificateRecord | None, after: CertificateRecord | None) -> Event | None:
+def event_of(
+    stage: str, before: CertificateRecord | None, after: CertificateRecord | None
+) -> Event | None:
     """What a change of one record means to others; None when it means nothing to them.
 
+    stage: the deployment that it is of; all of an account share one bus.
     before, after: None where there is no record. The registry's own server certificates, those
     without access, let nobody in, follow one another without an act of anybody's and are not
     revoked: they make no events.
@@ -47,21 +50,20 @@ def event_of(before: CertificateRecord | None, after: CertificateRecord | None) 
     if after is None or after.access is None:
         return None
     if before is None:
-        return _issued(after)
+        return _issued(stage, after)
     if before.revoked_at is None and after.revoked_at is not None:
-        return _revoked(after, after.revoked_at)
+        return _revoked(stage, after, after.revoked_at)
     return None
 
 
-def _issued(record: CertificateRecord) -> Event:
-    return Event(
-        DetailType.CERTIFICATE_ISSUED, record.serial, record.issued_at, _certificate(record)
-    )
+def _issued(stage: str, record: CertificateRecord) -> Event:
+    detail = _certificate(stage, record)
+    return Event(DetailType.CERTIFICATE_ISSUED, record.serial, record.issued_at, detail)
 
 
-def _revoked(record: CertificateRecord, revoked_at: datetime) -> Event:
+def _revoked(stage: str, record: CertificateRecord, revoked_at: datetime) -> Event:
     detail = {
-        **_certificate(record),
+        **_certificate(stage, record),
         "revoked_at": _rfc3339(revoked_at),
         "reason": record.revocation_reason,
         "revoked_by": record.revoked_by,
@@ -69,9 +71,10 @@ def _revoked(record: CertificateRecord, revoked_at: datetime) -> Event:
     return Event(DetailType.CERTIFICATE_REVOKED, record.serial, revoked_at, detail)
 
 
-def _certificate(record: CertificateRecord) -> Detail:
+def _certificate(stage: str, record: CertificateRecord) -> Detail:
     return {
         "version": VERSION,
+        "stage": stage,
         "serial": record.serial,
         "name": record.name,
         "owner": record.owner,

@@ -41,6 +41,7 @@ class Change:
 class Announcing:
     """read: what an image holds; raises InvalidRequest for one that is no certificate's."""
 
+    stage: str
     read: Callable[[Image], CertificateRecord]
     bus: Bus
 
@@ -60,7 +61,8 @@ class Announcing:
     def _event_of(self, change: Change) -> Event | None:
         """An image that is no certificate's would be none the next time either: pass over it."""
         try:
-            return event_of(self._record_of(change.before), self._record_of(change.after))
+            before, after = self._record_of(change.before), self._record_of(change.after)
+            return event_of(self.stage, before, after)
         except InvalidRequest as error:
             log.error("the change of %s is not announced: %s", change.serial, error)
             return None

@@ -66,7 +66,7 @@ def bus() -> MemoryBus:
 
 @pytest.fixture
 def announcing(bus: MemoryBus) -> Announcing:
-    return Announcing(read, bus)
+    return Announcing("prod", read, bus)
 
 
 def test_events_go_out_in_the_order_of_the_changes(announcing: Announcing, bus: MemoryBus) -> None:

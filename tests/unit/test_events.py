@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from chalicelib.domain.events import DetailType, Event, event_of
 from chalicelib.domain.model import Access, CertificateRecord, RevocationReason
 from tests.unit.certificate_records import ISSUED_AT, RECORD, record
 
+PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 ADMIN = "arn:aws:iam::123456789012:user/adm"
 REVOKED_AT = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 REVOKED = record(
@@ -20,6 +23,7 @@ REVOKED = record(
 )
 CERTIFICATE = {
     "version": 1,
+    "stage": "prod",
     "serial": "5a" * 20,
     "name": "ann",
     "owner": "arn:aws:iam::123456789012:user/ann",
@@ -35,7 +39,7 @@ CERTIFICATE = {
 
 
 def told(before: CertificateRecord | None, after: CertificateRecord | None) -> Event:
-    event = event_of(before, after)
+    event = event_of("prod", before, after)
     assert event is not None
     return event
 
@@ -98,13 +102,13 @@ def test_a_revocation_by_renewing_is_told_once_though_two_attributes_appear() ->
 def test_other_changes_are_told_to_nobody(
     before: CertificateRecord | None, after: CertificateRecord | None
 ) -> None:
-    assert event_of(before, after) is None
+    assert event_of("prod", before, after) is None
 
 
 def test_the_registrys_own_certificate_is_told_to_nobody() -> None:
     """A twin with any access is told."""
-    assert event_of(None, record(access=None)) is None
-    assert event_of(None, record(access=Access.PULL)) is not None
+    assert event_of("prod", None, record(access=None)) is None
+    assert event_of("prod", None, record(access=Access.PULL)) is not None
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, RECORD), (RECORD, REVOKED)])
@@ -114,3 +118,12 @@ def test_neither_the_label_nor_the_certificate_leaves_with_an_event(
     text = json.dumps(told(before, after).detail)
     assert "laptop" not in text
     assert "CERTIFICATE" not in text
+
+
+def test_the_page_shows_the_fields_that_are_sent() -> None:
+    envelope, more = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    detail = json.loads(envelope)["detail"]
+
+    assert list(detail) == list(told(None, RECORD).detail)
+    assert [*detail, *json.loads(f"{{{more}}}")] == list(told(RECORD, REVOKED).detail)
+    assert detail["version"] == told(None, RECORD).detail["version"]
