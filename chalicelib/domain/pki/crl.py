@@ -218,7 +218,7 @@ class PublishedCrl:
             return False
 
     def listed(self, serial: int) -> Revocation | None:
-        """The entry of *serial*. Looks through the whole list."""
+        """The entry that revokes *serial*. Looks through the whole list."""
         entry = self.crl.get_revoked_certificate_by_serial_number(serial)
         if entry is None:
             return None
@@ -226,7 +226,8 @@ class PublishedCrl:
             reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
         except x509.ExtensionNotFound:
             reason = _UNSPECIFIED
-        return Revocation(serial, entry.revocation_date_utc, reason)
+        revokes = reason in _REASONS
+        return Revocation(serial, entry.revocation_date_utc, reason) if revokes else None
 
 
 def read_bundle(pem: str) -> tuple[PublishedCrl, ...]:
