@@ -53,16 +53,23 @@ def context(host: RealHost, ann: Leaf) -> ssl.SSLContext:
     return host.context(ann)
 
 
-def lines_of(host: RealHost, context: ssl.SSLContext, sent: bytes) -> list[dict[str, Any]]:
-    """What the log says of a connection on which a client sends this and goes."""
+def lines_of(
+    host: RealHost, context: ssl.SSLContext, sent: bytes, *, hear: bool = True
+) -> list[dict[str, Any]]:
+    """What the log says of a connection on which a client sends this, hears nginx out and goes.
+
+    hear: else it goes at once. The last request must have nginx hang up, or it waits in vain.
+    """
     log = Path(host.layout.log_dir, "access.log")
     before = log.stat().st_size
     with (
         socket.create_connection((HOST, host.port), 5) as plain,
         context.wrap_socket(plain, server_hostname=HOST) as connection,
-        suppress(OSError),
-    ):  # nginx may hang up before all is sent
+        suppress(OSError),  # nginx may hang up before all is sent
+    ):
         connection.sendall(sent)
+        while hear and connection.recv(65536):
+            pass
         connection.unwrap()
     end = f"/the-end-{next(ENDS)}"
     ask(host.port, context, "GET", end)
@@ -84,41 +91,13 @@ def entry(line: bytes) -> dict[str, Any]:
     return found
 
 
-def request(method: bytes, path: bytes, agent: bytes = b"curl/8") -> bytes:
-    head = (method + b" " + path + b" HTTP/1.1", b"Host: localhost", b"User-Agent: " + agent)
-    return b"\r\n".join(head) + b"\r\n\r\n"
+def request(method: bytes, path: bytes, agent: bytes = b"curl/8", *, last: bool = True) -> bytes:
+    ends = b"close" if last else b"keep-alive"
+    head = (method + b" " + path + b" HTTP/1.1", b"Host: localhost", b"Connection: " + ends)
+    return b"\r\n".join((*head, b"User-Agent: " + agent)) + b"\r\n\r\n"
 
 
-# --- what anybody may send ------------------------------------------------------------------------
-
-ODD = st.binary(max_size=40) | st.sampled_from(
-    [b'","status":200,"x":"', b"\\", b'"', b"\x00", b"\xff\xfe", b"%22%0a", b"\x1b[31m", b"}\n{"]
-)
-REQUESTS = st.builds(
-    request,
-    st.sampled_from([b"GET", b"PUT", b"FOO"]) | ODD,
-    ODD.map(lambda path: b"/v2/" + path) | ODD,
-    ODD,
-)
-TALK = st.lists(REQUESTS | ODD, min_size=1, max_size=4).map(b"".join)
-
-
-@example(sent=request(b"GET", b'/v2/","status":200,"x":"'))
-@example(sent=request(b"GET", b"/v2/", b'","status":200,"x":"'))
-@example(sent=request(b'GET","method":"GET', b"/v2/"))
-@example(sent=request(b"GET", b"/v2/", b"\xff\xfe"))
-@example(sent=request(b"GET", b"/v2/\xff\xfe"))
-@example(sent=b"GET /v2/\r\n")
-@example(sent=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-@given(sent=TALK)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_is_sent_every_line_is_json_and_says_who_it_was(
-    host: RealHost, ann: Leaf, context: ssl.SSLContext, sent: bytes
-) -> None:
-    for line in lines_of(host, context, sent):
-        assert int(line["serial"], 16) == ann.serial
-        assert (line["name"], line["access"], line["verify"]) == ("ann", "push", "SUCCESS")
-        assert line["status"] not in range(200, 300)
+# --- one line a request ---------------------------------------------------------------------------
 
 
 def told(lines: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
@@ -126,8 +105,12 @@ def told(lines: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 
 def test_requests_in_one_go_have_a_line_each(host: RealHost, context: ssl.SSLContext) -> None:
-    sent = request(b"GET", b"/v2/a") + request(b"HEAD", b"/v2/b?c=d") + request(b"PUT", b"/e")
-    assert told(lines_of(host, context, sent)) == [
+    sent = [
+        request(b"GET", b"/v2/a", last=False),
+        request(b"HEAD", b"/v2/b?c=d", last=False),
+        request(b"PUT", b"/e"),
+    ]
+    assert told(lines_of(host, context, b"".join(sent))) == [
         ("GET", "/v2/a", 503), ("HEAD", "/v2/b", 503), ("PUT", "/e", 404),
     ]  # fmt: skip
 
@@ -136,7 +119,7 @@ def test_a_request_that_is_none_has_a_line_and_so_has_the_good_one_before_it(
     host: RealHost, context: ssl.SSLContext
 ) -> None:
     for bad in (b"\x16\x03\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET /v2/ HTTP/9.9\r\n\r\n"):
-        first, second = lines_of(host, context, request(b"GET", b"/v2/good") + bad)
+        first, second = lines_of(host, context, request(b"GET", b"/v2/good", last=False) + bad)
         assert told([first]) == [("GET", "/v2/good", 503)]
         assert second["status"] in (400, 505)
 
@@ -186,3 +169,36 @@ def test_a_stranger_has_a_line_with_what_was_claimed_and_no_access(
     assert int(line["serial"], 16) == stranger.serial
     assert line["verify"].startswith("FAILED:")
     assert (line["access"], line["status"]) == ("none", 403)
+
+
+# --- whatever is sent -----------------------------------------------------------------------------
+
+ODD = st.binary(max_size=40) | st.sampled_from(
+    [b'","status":200,"x":"', b"\\", b'"', b"\x00", b"\xff\xfe", b"%22%0a", b"\x1b[31m", b"}\n{"]
+)
+REQUESTS = st.builds(
+    request,
+    st.sampled_from([b"GET", b"PUT", b"FOO"]) | ODD,
+    ODD.map(lambda path: b"/v2/" + path) | ODD,
+    ODD,
+    last=st.booleans(),
+)
+TALK = st.lists(REQUESTS | ODD, min_size=1, max_size=4).map(b"".join)
+
+
+@example(sent=request(b"GET", b'/v2/","status":200,"x":"'))
+@example(sent=request(b"GET", b"/v2/", b'","status":200,"x":"'))
+@example(sent=request(b'GET","method":"GET', b"/v2/"))
+@example(sent=request(b"GET", b"/v2/", b"\xff\xfe"))
+@example(sent=request(b"GET", b"/v2/\xff\xfe"))
+@example(sent=b"GET /v2/\r\n")
+@example(sent=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+@given(sent=TALK)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_sent_every_line_is_json_and_says_who_it_was(
+    host: RealHost, ann: Leaf, context: ssl.SSLContext, sent: bytes
+) -> None:
+    for line in lines_of(host, context, sent, hear=False):
+        assert int(line["serial"], 16) == ann.serial
+        assert (line["name"], line["access"], line["verify"]) == ("ann", "push", "SUCCESS")
+        assert line["status"] not in range(200, 300)
