@@ -98,25 +98,56 @@ def test_what_does_not_say_anything_new_is_not_announced(
 def test_a_revoked_certificate_is_announced_with_its_reason(
     cloud: Cloud, listener: Listener, dev: Person
 ) -> None:
-    """By hand: the attributes are set as revoking sets them."""
     document = issue(dev)
     listener.wait_for(document["serial"])
-    change(
-        cloud,
-        document["serial"],
-        revoked_at="2026-02-03T04:05:06.000000+0000",
-        revocation_reason="keyCompromise",
-        revoked_by=document["owner"],
-    )
+    asked = ("--header", "content-type: application/json", "--data", '{"reason": "keyCompromise"}')
+    answer = dev.ask("DELETE", f"/certs/{document['serial']}", *asked)
+    assert answer.status in (200, 202), answer.body
 
     issued, revoked = listener.wait_for(document["serial"], 2)
     assert (issued["detail-type"], revoked["detail-type"]) == (ISSUED, REVOKED)
     assert revoked["detail"] == {
         **expected(cloud, document),
-        "revoked_at": "2026-02-03T04:05:06Z",
+        "revoked_at": answer.json["revoked_at"],
         "reason": "keyCompromise",
         "revoked_by": document["owner"],
     }
+    again = dev.ask("DELETE", f"/certs/{document['serial']}", *asked)
+    assert again.status in (200, 202), again.body
+    time.sleep(2)
+    assert len(listener.of(document["serial"])) == 2
+
+
+def test_a_renewal_announces_the_successor_and_revokes_aloud_only_if_asked(
+    cloud: Cloud, listener: Listener, dev: Person
+) -> None:
+    first = issue(dev)
+    second = renew(dev, first)
+    third = renew(dev, second, revoke_old=True)
+
+    (event,) = listener.wait_for(third["serial"])
+    assert event["detail"] == {**expected(cloud, third), "renews": second["serial"]}
+    _, revoked = listener.wait_for(second["serial"], 2)
+    assert (revoked["detail-type"], revoked["detail"]["reason"]) == (REVOKED, "superseded")
+    assert [event["detail-type"] for event in listener.of(first["serial"])] == [ISSUED]
+
+
+def renew(person: Person, document: Any, **body: Any) -> Any:
+    answer = person.post(f"/certs/{document['serial']}/renew", body)
+    assert answer.status == 201, answer.body
+    return answer.json
+
+
+def test_a_certificate_that_an_admin_had_issued_names_both(
+    cloud: Cloud, listener: Listener, dev: Person
+) -> None:
+    owner = issue(dev)["owner"]
+    answer = cloud.person("ADMIN").post("/admin/certs", {"name": "builder", "owner": owner})
+    assert answer.status == 201, answer.body
+
+    (event,) = listener.wait_for(answer.json["serial"])
+    assert (event["detail"]["name"], event["detail"]["owner"]) == ("builder", owner)
+    assert event["detail"]["issued_by"].endswith("/admin")
 
 
 def change(cloud: Cloud, serial: str, **attributes: str) -> None:
