@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,103 @@ def test_a_certificate_that_is_no_use_is_not_taken_nor_asked_for_at_once_again(
     new_host.fails(reason)
     new_host.fails("so we wait")
     assert new_host.cloud.count("/registry/cert") == 1
+
+
+# --- what changes while a run reads it ------------------------------------------------------------
+
+
+def change_after(host: Host, name: str, change: Callable[[], None]) -> None:
+    """Have the publisher write, once, between a run's read of *name* and its next one."""
+
+    def answer() -> tuple[int, bytes]:
+        read = host.cloud.objects[f"trust/{name}"]
+        host.cloud.faults.clear()
+        change()
+        return 200, read
+
+    host.cloud.faults[f"/trust/{name}"] = answer
+
+
+def test_a_ca_added_while_a_run_reads_is_taken_by_the_next_run(host: Host) -> None:
+    leaf, second = host.client_ca.client(), ThrowawayCa(host.client_ca.name)
+    both = (host.client_ca, second)
+    change_after(
+        host,
+        "client-ca.crt",
+        lambda: host.publish(host.client_ca.crl(6, [leaf.serial]), second.crl(6), cas=both),
+    )
+    with running_nginx(host.layout):
+        host.fails("a CRL in S3 is signed by none of the client CAs")
+        assert host.visit(leaf) == ADMITTED
+        host.succeeds()
+        wait_until(lambda: host.visit(second.client()) == ADMITTED, "the new CA to be trusted")
+        wait_until(lambda: host.visit(leaf) == REFUSED, "the new CRL to count")
+
+
+def test_a_ca_retired_while_a_run_reads_is_let_go_by_the_next_run(host: Host) -> None:
+    leaf, old = host.client_ca.client(), ThrowawayCa("Old")
+    host.publish(host.client_ca.crl(6), old.crl(6), cas=(host.client_ca, old))
+    host.succeeds()
+    change_after(host, "client-ca.crt", lambda: host.publish(host.client_ca.crl(7)))
+    with running_nginx(host.layout):
+        host.fails("a client CA has no CRL in S3 that it signed")
+        assert (host.visit(leaf), host.visit(old.client())) == (ADMITTED, ADMITTED)
+        host.succeeds()
+        wait_until(lambda: host.visit(old.client()) == REFUSED, "the old CA to go")
+        assert host.visit(leaf) == ADMITTED
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "client-ca.crt"])
+def test_a_crl_published_while_a_run_reads_is_taken_by_that_run(host: Host, name: str) -> None:
+    """And so it is newer than trust.json says, which is for others and written last."""
+    host.cloud.objects["trust/trust.json"] = json.dumps({"crl_number": 5}).encode()
+    change_after(host, name, lambda: host.publish(host.client_ca.crl(6)))
+    host.succeeds()
+    assert host.in_use()["crl-numbers"].split()[1] == b"06"
+    host.succeeds()
+    assert host.reloads == 1
+
+
+def test_a_server_ca_added_while_a_run_reads_is_taken_by_the_next_run(host: Host) -> None:
+    first, second = host.cloud.server_ca, ThrowawayCa("Servers")
+
+    def add() -> None:
+        host.publish(host.client_ca.crl(6))
+        host.cloud.objects["trust/ca.crt"] = first.pem + second.pem
+
+    change_after(host, "ca.crt", add)
+    host.succeeds()
+    assert host.in_use()["ca.crt"] == first.pem
+    host.succeeds()
+    assert host.in_use()["ca.crt"] == first.pem + second.pem
+
+
+def test_while_only_one_of_two_client_cas_has_a_crl_both_go_on_as_before(host: Host) -> None:
+    second = ThrowawayCa("More")
+    both, leaf = (host.client_ca, second), host.client_ca.client()
+    with running_nginx(host.layout):
+        host.publish(host.client_ca.crl(6), second.crl(6), cas=both)
+        host.succeeds()
+        wait_until(lambda: host.visit(second.client()) == ADMITTED, "the second CA to be trusted")
+        for crl in (host.client_ca.crl(7, [leaf.serial]), second.crl(7)):
+            host.publish(crl, cas=both)
+            host.fails("a client CA has no CRL in S3 that it signed")
+            assert (host.visit(leaf), host.visit(second.client())) == (ADMITTED, ADMITTED)
+        host.publish(host.client_ca.crl(7, [leaf.serial]), second.crl(7), cas=both)
+        host.succeeds()
+        wait_until(lambda: host.visit(leaf) == REFUSED, "the new CRL to count")
+
+
+def test_one_of_two_crls_that_is_older_keeps_both_from_being_taken(host: Host) -> None:
+    """They are published together, so an older one means an older trust."""
+    second = ThrowawayCa("More")
+    both = (host.client_ca, second)
+    host.publish(host.client_ca.crl(6), second.crl(6), cas=both)
+    host.succeeds()
+    host.publish(host.client_ca.crl(7), second.crl(5), cas=both)
+    host.fails("older (number 0x05) than the one in use (0x06)")
+    host.publish(host.client_ca.crl(7), second.crl(7), cas=both)
+    host.succeeds()
 
 
 # --- what fails around it -------------------------------------------------------------------------
