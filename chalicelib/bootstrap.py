@@ -121,9 +121,8 @@ class Services:
     @cached_property
     def announcing(self) -> Announcing:
         """Tell the rest of the account what became of certificates."""
-        return Announcing(
-            read=record_in, bus=EventBus(self._session.client("events", config=_CLIENT))
-        )
+        bus = EventBus(self._session.client("events", config=_CLIENT))
+        return Announcing(stage=self._settings.stage, read=record_in, bus=bus)
 
     @property
     def _registry(self) -> RegistryAddress:

@@ -23,6 +23,7 @@ class Settings:
     config_bucket: str
     default_days: int
     maximum_days: int
+    admin_maximum_days: int
     certificates_per_owner: int
     push_principals: tuple[str, ...]
     instance_tag: str
@@ -54,6 +55,7 @@ class Settings:
             config_bucket=text("CONFIG_BUCKET"),
             default_days=number("DEFAULT_DAYS"),
             maximum_days=number("MAXIMUM_DAYS"),
+            admin_maximum_days=number("ADMIN_MAXIMUM_DAYS"),
             certificates_per_owner=number("CERTIFICATES_PER_OWNER"),
             push_principals=tuple(filter(None, map(str.strip, text("PUSH_PRINCIPALS").split(",")))),
             instance_tag=text("INSTANCE_TAG"),

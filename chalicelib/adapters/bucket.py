@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.model import BundleLink
-from chalicelib.domain.trust import Trust
-from chalicelib.errors import DependencyFailed, Misconfigured
+from chalicelib.domain.trust import TRUST_DOCUMENT, TRUST_KEYS, PublishedTrust, Trust
+from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,6 +21,11 @@ LINK_LIFETIME = timedelta(minutes=15)
 
 # The bucket's lifecycle rule deletes what carries this tag after a day.
 KEY_TAG = "holds-key=true"
+
+
+# What S3 answers when the object is not the one that the condition names: it was replaced, is
+# being replaced, or has gone.
+_CHANGED_MEANWHILE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
 class _Tags(TypedDict, total=False):
@@ -49,7 +55,15 @@ class ConfigBucket:
 
     def get(self, serial: str) -> bytes | None:
         """A stored bundle; None when it is not, or no longer, there. Raises DependencyFailed."""
-        return self._read(_bundle_key(serial))
+        found = self._read(_bundle_key(serial))
+        return None if found is None else found.content
+
+    def delete(self, serial: str) -> None:
+        """Delete a stored bundle, if it is there. Raises DependencyFailed."""
+        try:
+            self._s3.delete_object(Bucket=self._name, Key=_bundle_key(serial))
+        except (ClientError, BotoCoreError) as error:
+            raise DependencyFailed("bundle_not_deleted", "the bundle was not deleted") from error
 
     def link(self, serial: str, now: datetime) -> BundleLink:
         """A presigned GET; made here, without a call."""
@@ -63,26 +77,83 @@ class ConfigBucket:
 
     def read_trust(self) -> Trust:
         """The trust as last published. Raises Misconfigured when it never was."""
-        document = self._read("trust/trust.json")
+        document = self._read(TRUST_DOCUMENT)
         if document is None:
             raise Misconfigured("no_trust", "there is no CA yet; the operator runs scripts/ca init")
-        return Trust.from_json(json.loads(document))
+        return _trust_in(document.content)
 
-    def publish(self, trust: Trust) -> None:
-        """Write the trust's objects, in their order. Raises DependencyFailed."""
+    def published(self) -> PublishedTrust:
+        """The trust and the versions of all its objects. Raises DependencyFailed."""
+        # The document first: an object is then not older than the version that is compared.
+        document = self._read(TRUST_DOCUMENT)
+        versions = {key: self._version(key) for key in TRUST_KEYS if key != TRUST_DOCUMENT}
+        versions[TRUST_DOCUMENT] = None if document is None else document.version
+        there = {key: version for key, version in versions.items() if version is not None}
+        try:
+            trust = None if document is None else _trust_in(document.content)
+        except Misconfigured:
+            trust = None
+        return PublishedTrust(trust, there)
+
+    def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
+        """Write the trust's objects, in their order, each only if it still is as *instead_of* says.
+
+        AWS "How to prevent object overwrites with conditional writes".
+        Raises Contended when one was changed meanwhile, DependencyFailed.
+        """
         try:
             for key, content in trust.objects().items():
-                self._s3.put_object(Bucket=self._name, Key=key, Body=content)
-        except (ClientError, BotoCoreError) as error:
-            raise DependencyFailed("trust_not_stored", "the trust was not published") from error
+                version = instead_of.versions.get(key)
+                if version is None:
+                    self._s3.put_object(Bucket=self._name, Key=key, Body=content, IfNoneMatch="*")
+                else:
+                    self._s3.put_object(Bucket=self._name, Key=key, Body=content, IfMatch=version)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _CHANGED_MEANWHILE:
+                raise Contended("busy", "the trust was published by another") from error
+            raise _not_published() from error
+        except BotoCoreError as error:
+            raise _not_published() from error
 
-    def _read(self, key: str) -> bytes | None:
+    def _version(self, key: str) -> str | None:
         try:
-            return self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
+            return self._s3.head_object(Bucket=self._name, Key=key)["ETag"]
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise _unreadable() from error
+        except BotoCoreError as error:
+            raise _unreadable() from error
+
+    def _read(self, key: str) -> _Object | None:
+        try:
+            answer = self._s3.get_object(Bucket=self._name, Key=key)
+            return _Object(answer["Body"].read(), answer["ETag"])
         except self._s3.exceptions.NoSuchKey:
             return None
         except (ClientError, BotoCoreError) as error:
-            raise DependencyFailed("bucket_unreadable", "the bucket did not answer") from error
+            raise _unreadable() from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    content: bytes
+    version: str
+
+
+def _trust_in(document: bytes) -> Trust:
+    try:
+        return Trust.from_json(json.loads(document))
+    except (ValueError, TypeError) as error:
+        raise Misconfigured("no_trust", "the published trust cannot be read") from error
+
+
+def _unreadable() -> DependencyFailed:
+    return DependencyFailed("bucket_unreadable", "the bucket did not answer")
+
+
+def _not_published() -> DependencyFailed:
+    return DependencyFailed("trust_not_stored", "the trust was not published")
 
 
 def _bundle_key(serial: str) -> str:

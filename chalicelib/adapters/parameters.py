@@ -55,13 +55,18 @@ class ParameterAuthorities:
     """Read from SSM when first asked for, and kept for the life of the process.
 
     prefix: of the parameters' names, with its final slash. A key is fetched only when something
-    is to be signed with it. A rotation takes effect in new processes: docs/decisions/0004.
+    is to be signed with it. Who publishes rereads, who only issues does not: docs/decisions/0004.
     """
 
     def __init__(self, ssm: SSMClient, prefix: str) -> None:
         self._ssm = ssm
         self._prefix = prefix
         self._signers: dict[str, Authority] = {}
+
+    def reread(self) -> None:
+        """Forget which CAs there are, so that they are read when next asked for. Keys stay."""
+        for kept in ("_sets", "_certificates"):
+            self.__dict__.pop(kept, None)
 
     def client(self) -> Authority:
         """The one that signs client certificates."""

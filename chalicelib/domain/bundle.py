@@ -71,5 +71,5 @@ def expired() -> NotFound:
     """What to raise when a bundle that held a key has gone."""
     return NotFound(
         "bundle_expired",
-        "the private key was kept for a day and has gone; ask for a new certificate",
+        "the private key was kept for a day and has gone; renew the certificate to get a new one",
     )

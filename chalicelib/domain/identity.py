@@ -17,6 +17,11 @@ _SESSION = re.compile(
 _INSTANCE_ID = re.compile(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})")
 
 
+def is_name(text: str) -> bool:
+    """Whether an IAM user or session may have this name."""
+    return re.fullmatch(_NAME, text) is not None
+
+
 def identify(arn: str) -> Caller:
     """The caller behind *arn*: an IAM user or a session of an assumed role.
 

@@ -157,10 +157,10 @@ class CertificateRecord:
     fingerprint_sha256: str
     issuer_id: str
     key_id: str
-    made_key: bool
-    label: str
-    slot: int | None
     certificate_pem: str
+    made_key: bool = False
+    label: str = ""
+    slot: int | None = None
     issued_by: str | None = None
     renews: str | None = None
     superseded_by: str | None = None
@@ -173,6 +173,14 @@ class CertificateRecord:
         if self.revoked_at is not None:
             return Status.REVOKED
         return Status.ACTIVE if now <= self.validity.not_after else Status.EXPIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The predecessor as it was when last read, and whether its successor's issue revokes it."""
+
+    old: CertificateRecord
+    revoke: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
+from chalicelib.domain.identity import identify, is_name
 from chalicelib.domain.model import (
     Access,
     Caller,
+    CertificateRecord,
     Grant,
     InstanceFacts,
     IssueRequest,
+    NamedRequest,
     QuotaSlot,
+    RevocationReason,
+    Status,
     Validity,
 )
-from chalicelib.errors import Forbidden, InvalidRequest, Misconfigured, QuotaExceeded
+from chalicelib.errors import Conflict, Forbidden, InvalidRequest, Misconfigured, QuotaExceeded
 
 MAXIMUM_LABEL = 64
+# The most that the stack's parameters allow, and so the furthest that any certificate ends.
+LONGEST_LIFETIME = timedelta(days=825)
 SERVER_LIFETIME = timedelta(days=90)
 # A caller whose clock runs a little behind ours must not get a certificate "from the future".
 BACKDATE = timedelta(minutes=5)
@@ -29,11 +36,13 @@ BACKDATE = timedelta(minutes=5)
 class Limits:
     """The stack's parameters that bound what is issued.
 
+    admin_maximum_days: for certificates that an admin has issued for a service.
     push_principals: globs over the caller's ARN, matched with case.
     """
 
     default_days: int
     maximum_days: int
+    admin_maximum_days: int
     certificates_per_owner: int
     push_principals: tuple[str, ...]
 
@@ -51,7 +60,65 @@ def grant(
         name=caller.name,
         owner=caller.arn,
         access=_access(request.access, caller, instance, limits),
-        lifetime=_lifetime(request.days, limits),
+        lifetime=_lifetime(request.days, limits.default_days, limits.maximum_days),
+    )
+
+
+def grant_named(
+    named: NamedRequest, caller: Caller, instance: InstanceFacts | None, limits: Limits
+) -> Grant:
+    """What an admin, *caller*, gets for a service.
+
+    Whether the caller is an admin is IAM's word. Raises as grant() does, and for name and owner.
+    """
+    request = named.request
+    _refuse_bad_label(request.label)
+    if not is_name(named.name):
+        raise InvalidRequest(
+            "bad_name", "a name has 1 to 64 letters, digits and +=,.@_-", field="name"
+        )
+    return Grant(
+        name=named.name,
+        owner=caller.arn if named.owner is None else _owner(named.owner),
+        access=_access(request.access, caller, instance, limits),
+        lifetime=_lifetime(request.days, limits.default_days, limits.admin_maximum_days),
+    )
+
+
+def _owner(arn: str) -> str:
+    try:
+        return identify(arn).arn
+    except Forbidden as error:
+        raise InvalidRequest(
+            "bad_owner", "an owner is the ARN of an IAM user or of a role's session", field="owner"
+        ) from error
+
+
+def grant_successor(
+    old: CertificateRecord,
+    days: int | None,
+    caller: Caller,
+    instance: InstanceFacts | None,
+    limits: Limits,
+) -> Grant:
+    """What the owner of *old*, *caller*, gets in its place: the same for a time of its own.
+
+    Access that the owner may not have any more is not renewed; an admin's grant stands until an
+    admin revokes it. Raises InvalidRequest (days) and Forbidden (access).
+    """
+    if old.access is None:
+        raise Conflict("not_renewable", "the registry host renews the registry's own certificate")
+    if old.issued_by is None or caller.instance_id is not None:
+        allowed = _access(old.access, caller, instance, limits)
+        if allowed is not old.access:
+            raise Forbidden(
+                "access_changed", f"you may have {allowed} access now; ask for a new certificate"
+            )
+    return Grant(
+        name=old.name,
+        owner=old.owner,
+        access=old.access,
+        lifetime=_lifetime(days, limits.default_days, limits.maximum_days),
     )
 
 
@@ -84,13 +151,10 @@ def _access_of_instance(caller: Caller, instance: InstanceFacts | None) -> Acces
     return instance.access
 
 
-def _lifetime(days: int | None, limits: Limits) -> timedelta:
-    default = min(limits.default_days, limits.maximum_days)
-    wanted = default if days is None else days
-    if not 1 <= wanted <= limits.maximum_days:
-        raise InvalidRequest(
-            "days_out_of_range", f"days must be from 1 to {limits.maximum_days}", field="days"
-        )
+def _lifetime(days: int | None, default: int, maximum: int) -> timedelta:
+    wanted = min(default, maximum) if days is None else days
+    if not 1 <= wanted <= maximum:
+        raise InvalidRequest("days_out_of_range", f"days must be from 1 to {maximum}", field="days")
     return timedelta(days=wanted)
 
 
@@ -128,7 +192,39 @@ def free_slot(
     if len(active) >= quota or not free:
         raise QuotaExceeded(
             "quota_exceeded",
-            f"you hold {quota} active certificates, the most one owner may; "
-            "one has to expire or be revoked first",
+            f"you hold {quota} active certificates, the most one owner may: revoke one that is "
+            "not needed any more (DELETE /certs/SERIAL), or renew one with revoke_old",
         )
     return chance.choice(free)
+
+
+def falls_with(
+    record: CertificateRecord, siblings: Iterable[CertificateRecord], reason: RevocationReason
+) -> list[CertificateRecord]:
+    """What must be revoked with *record*, of *siblings*, the other certificates of its key.
+
+    Who lost a key lost every certificate of it; so older ones go too, which whoever has the key
+    may still have. A newer one stays: who renews and then revokes what was renewed is tidying up.
+    A key said to be compromised takes all with it; being superseded says nothing about the key.
+    """
+    if reason is RevocationReason.SUPERSEDED:
+        return []
+    if reason is RevocationReason.KEY_COMPROMISE:
+        return list(siblings)
+    return [sibling for sibling in siblings if sibling.issued_at < record.issued_at]
+
+
+def retires_key(
+    reason: RevocationReason,
+    siblings: Iterable[CertificateRecord],
+    falling: Iterable[CertificateRecord],
+    now: datetime,
+) -> bool:
+    """Whether the key itself is refused from now on: when no certificate of it stands any more."""
+    if reason is RevocationReason.SUPERSEDED:
+        return False
+    fallen = {record.serial for record in falling}
+    return not any(
+        sibling.status(now) is Status.ACTIVE and sibling.serial not in fallen
+        for sibling in siblings
+    )

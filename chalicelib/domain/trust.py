@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass
 
 from chalicelib.errors import Misconfigured
 
+# The document comes last: who reads it finds the files it speaks of already there.
+TRUST_DOCUMENT = "trust/trust.json"
+TRUST_KEYS = ("trust/ca.crt", "trust/client-ca.crt", "trust/client-ca.crl", TRUST_DOCUMENT)
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -47,16 +51,21 @@ class Trust:
             raise Misconfigured("no_trust", "the published trust is incomplete") from error
 
     def objects(self) -> dict[str, bytes]:
-        """What the config bucket holds of it: object key to content.
+        """What the config bucket holds of it: object key to content, in the order of TRUST_KEYS."""
+        document = json.dumps(self.to_json(), indent=1)
+        texts = (self.ca_bundle, self.client_ca, self.crl, document)
+        return {key: text.encode() for key, text in zip(TRUST_KEYS, texts, strict=True)}
 
-        trust.json comes last: who reads it finds the files it speaks of already there.
-        """
-        return {
-            "trust/ca.crt": self.ca_bundle.encode(),
-            "trust/client-ca.crt": self.client_ca.encode(),
-            "trust/client-ca.crl": self.crl.encode(),
-            "trust/trust.json": json.dumps(self.to_json(), indent=1).encode(),
-        }
+
+@dataclass(frozen=True, slots=True)
+class PublishedTrust:
+    """The trust as it stands in the bucket; None where there is none, or none that can be read.
+
+    versions: object key to entity tag, for each of the objects that are there.
+    """
+
+    trust: Trust | None
+    versions: Mapping[str, str]
 
 
 _TEXTS = ("registry", "registry_address", "ca_bundle", "client_ca", "crl")

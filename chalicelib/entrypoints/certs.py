@@ -7,7 +7,7 @@ import re
 from chalice import Response
 
 from chalicelib import bootstrap
-from chalicelib.domain.model import Status
+from chalicelib.domain.model import Selection, Status
 from chalicelib.entrypoints import answers
 from chalicelib.entrypoints.bodies import read_issue_request
 from chalicelib.entrypoints.http import JSON, ApiBlueprint, choose_form, json_answer
@@ -36,9 +36,10 @@ def list_certificates() -> Response:
     choose_form(blueprint.header("accept"), (JSON,))
     caller = blueprint.caller()
     given = blueprint.query(("status", "limit", "cursor"))
-    issuing = bootstrap.services().issuing
-    page = issuing.page(caller, _status(given), _limit(given), given.get("cursor"))
-    now = issuing.now()
+    catalogue = bootstrap.services().catalogue
+    selection = Selection(status=_status(given))
+    page = catalogue.own(caller, selection, _limit(given), given.get("cursor"))
+    now = catalogue.now()
     shown = [answers.certificate_summary(record, now) for record in page.records]
     return json_answer({"certificates": shown, "next_cursor": page.cursor})
 
@@ -48,9 +49,9 @@ def get_certificate(serial: str) -> Response:
     """One of the caller's own; 404 for all others."""
     choose_form(blueprint.header("accept"), (JSON,))
     blueprint.query(())
-    issuing = bootstrap.services().issuing
-    record = issuing.look_up(canonical_serial(serial), blueprint.caller())
-    return json_answer(answers.certificate_document(record, issuing.now()))
+    catalogue = bootstrap.services().catalogue
+    record = catalogue.look_up(canonical_serial(serial), blueprint.caller())
+    return json_answer(answers.certificate_document(record, catalogue.now()))
 
 
 @blueprint.route("/certs/{serial}/bundle", methods=["GET"])

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from chalicelib.domain import policy
 from chalicelib.domain.model import Caller, CertificateRecord
-from chalicelib.domain.pki import keys, leaves
+from chalicelib.domain.pki import leaves
 from chalicelib.domain.pki.authorities import Authority, refuse_authority_key
 from chalicelib.domain.pki.requests import public_key_of_csr
 from chalicelib.errors import Forbidden
@@ -73,21 +73,7 @@ class Serving:
         end = issuer.certificate.not_valid_after_utc
         validity = policy.validity(now, policy.SERVER_LIFETIME, end)
         certificate = leaves.sign_server_leaf(issuer, self.host, key, serial, validity)
-        record = CertificateRecord(
-            serial=leaves.serial_hex(serial),
-            owner=caller.arn,
-            name=self.host,
-            access=None,
-            issued_at=now,
-            validity=validity,
-            fingerprint_sha256=leaves.fingerprint(certificate),
-            issuer_id=issuer.id,
-            key_id=keys.key_id(key),
-            made_key=False,
-            label="",
-            slot=None,
-            certificate_pem=leaves.certificate_pem(certificate),
-        )
+        record = leaves.record_of_server(certificate, issuer, self.host, caller.arn, now)
         self.records.add_outside_quota(record)
         log.info("issued %s for the registry to %s", record.serial, record.owner)
         trusted = self.authorities.server_certificates()

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
 
 from chalicelib.domain.pki import crl, leaves
 from chalicelib.domain.pki.authorities import Authority
-from chalicelib.domain.trust import Trust
+from chalicelib.domain.trust import PublishedTrust, Trust
+from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 log = logging.getLogger(__name__)
+
+# How old the lists may grow while nothing is revoked.
+LONGEST_PAUSE = timedelta(hours=1)
+
+# Of those that publish at once one wins each round, and the others mostly find theirs published.
+ATTEMPTS = 8
 
 
 class Authorities(Protocol):
     """The CAs in force."""
+
+    def reread(self) -> None:
+        """Forget what was read of them: a rotation may have changed it."""
 
     def client_signers(self) -> Sequence[Authority]:
         """Every client CA the registry admits clients of: each signs its own CRL."""
@@ -30,8 +40,14 @@ class Authorities(Protocol):
 class Revocations(Protocol):
     """What has been revoked."""
 
-    def revocations(self, issuer_id: str, now: datetime) -> Sequence[crl.Revocation]:
-        """Those that the issuer's CRL must list."""
+    def revocations(self, issuer_id: str, now: datetime) -> Iterable[Mapping[str, str]]:
+        """The rows that the issuer's CRL must show, as they were stored."""
+
+    def pending(self) -> Sequence[str]:
+        """Serials that no published list is known to show yet."""
+
+    def settle(self, serials: Sequence[str]) -> None:
+        """A published list shows these now."""
 
     def next_crl_number(self) -> int:
         """Greater than any before."""
@@ -40,11 +56,14 @@ class Revocations(Protocol):
 class Publication(Protocol):
     """Where the trust is published."""
 
-    def publish(self, trust: Trust) -> None:
-        """Write it."""
-
     def read_trust(self) -> Trust:
-        """As last published."""
+        """As last published. Raises Misconfigured when it never was."""
+
+    def published(self) -> PublishedTrust:
+        """The same with what publish() compares, and without complaint if it never was."""
+
+    def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
+        """Write it. Raises Contended when other than *instead_of* is there by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +81,53 @@ class TrustKeeper:
         """As last published. Raises Misconfigured when it never was."""
         return self.publication.read_trust()
 
+    def keep(self) -> Trust | None:
+        """Refresh what is published if it is time to, or if it lacks a revocation; else None.
+
+        Raises as refresh().
+        """
+        if not self._due(self.publication.published()) and not self.revocations.pending():
+            return None
+        return self.refresh()
+
     def refresh(self) -> Trust:
         """Sign a new CRL for each client CA and publish all of the trust.
 
         Raises Misconfigured, DependencyFailed; then what was published before stands.
         """
-        now, number = self.now(), self.revocations.next_crl_number()
+        return self._publish_unless(lambda published: False)
+
+    def show_revoked(self, serials: Sequence[str]) -> int:
+        """Have a published list show these, and return its number. Raises as refresh()."""
+        return self._publish_unless(lambda published: _shows(published, serials)).crl_number
+
+    def _publish_unless(self, settled: Callable[[Trust], bool]) -> Trust:
+        """Publish; where others publish at once, theirs does if it is *settled* with it.
+
+        What was published is read before the CRL number is drawn and all else is read, and must
+        still stand when ours is written. So each publication saw what those before it saw, its
+        number is greater, and nothing that was revoked before it began is missing from it.
+        """
+        for _ in range(ATTEMPTS):
+            before = self.publication.published()
+            if before.trust is not None and settled(before.trust):
+                return before.trust
+            number, pending = self.revocations.next_crl_number(), self.revocations.pending()
+            trust = self._trust(number)
+            try:
+                self.publication.publish(trust, before)
+            except Contended:
+                continue
+            log.info("published trust %s with CRL number %d", trust.version, number)
+            self.revocations.settle(pending)
+            return trust
+        raise DependencyFailed("busy", "too many publish at once; ask again")
+
+    def _trust(self, number: int) -> Trust:
+        now = self.now()
+        self.authorities.reread()
         signers = self.authorities.client_signers()
-        trust = Trust(
+        return Trust(
             registry=self.registry,
             registry_address=self.registry_address,
             ca_bundle=_pem(self.authorities.server_certificates()),
@@ -77,12 +135,30 @@ class TrustKeeper:
             crl="".join(self._crl(signer, number, now) for signer in signers),
             crl_number=number,
         )
-        self.publication.publish(trust)
-        log.info("published trust %s with CRL number %d", trust.version, number)
-        return trust
 
     def _crl(self, signer: Authority, number: int, now: datetime) -> str:
-        return crl.sign_crl(signer, number, now, self.revocations.revocations(signer.id, now))
+        """One that lacks a row nobody can read is better than none; but somebody has to look."""
+        read = crl.readable(self.revocations.revocations(signer.id, now))
+        for key in read.skipped:
+            log.error("UNREADABLE_REVOCATION %r is not on the list of CA %s", key, signer.id)
+        for serial in read.mended:
+            log.error("UNREADABLE_REVOCATION %s is listed without its date or reason", serial)
+        return crl.sign_crl(signer, number, now, read.revocations)
+
+    def _due(self, published: PublishedTrust) -> bool:
+        if published.trust is None:
+            return True
+        try:
+            lists = crl.read_bundle(published.trust.crl)
+        except Misconfigured:
+            return True
+        oldest = min((each.this_update for each in lists), default=None)
+        return oldest is None or self.now() >= oldest + crl.BACKDATE + LONGEST_PAUSE
+
+
+def _shows(trust: Trust, serials: Sequence[str]) -> bool:
+    lists = crl.read_bundle(trust.crl)
+    return all(any(each.listed(int(serial, 16)) for each in lists) for serial in serials)
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> str:

@@ -16,6 +16,7 @@ SETTINGS = Settings(
     config_bucket="config",
     default_days=90,
     maximum_days=365,
+    admin_maximum_days=730,
     certificates_per_owner=20,
     push_principals=("*",),
     instance_tag="registry-trust",

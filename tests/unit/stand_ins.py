@@ -6,7 +6,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -18,16 +18,21 @@ from chalicelib.domain.model import (
     InstanceFacts,
     KeyType,
     QuotaSlot,
+    RevocationReason,
+    Selection,
     Status,
     StoredRequest,
+    Succession,
 )
 from chalicelib.domain.pki.authorities import Authority
-from chalicelib.domain.pki.crl import Revocation
 from chalicelib.domain.pki.keys import PrivateKey, make_key
 from chalicelib.domain.policy import Limits
-from chalicelib.domain.trust import Trust
+from chalicelib.domain.trust import TRUST_KEYS, PublishedTrust, Trust
 from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misconfigured
-from chalicelib.services.issuing import Issuing
+from chalicelib.services.catalogue import Catalogue
+from chalicelib.services.diagnosing import Diagnosing
+from chalicelib.services.issuing import Delivering, Issuing
+from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
 from tests.unit.authorities import HOST, NOW, client_ca, server_ca
@@ -63,28 +68,39 @@ class Journal:
 
 @dataclass
 class MemoryRecords:
-    """As CertificateStore: add() is all or nothing, and one of two that collide is Contended.
+    """As CertificateStore, CertificateListing and RevocationStore: each write is all or nothing,
+    and one of two that collide is Contended.
 
     before_add: called at the start of each add(), for what others do meanwhile.
+    rows: what the CRLs are made of, by issuer.
     """
 
     journal: Journal
     by_serial: dict[str, CertificateRecord] = field(default_factory=dict)
-    taken: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    taken: dict[tuple[str, int], tuple[str, datetime]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    serials: dict[str, set[str]] = field(default_factory=dict)
     revoked_keys: set[str] = field(default_factory=set)
     requests: dict[tuple[str, str], tuple[StoredRequest, datetime]] = field(default_factory=dict)
+    rows: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    unpublished: list[str] = field(default_factory=list)
+    number: int = 0
     before_add: Callable[[CertificateRecord], None] = lambda _: None
+    before_revoke: Callable[[CertificateRecord], None] = lambda _: None
     fails: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def slots(self, owner: str) -> Sequence[QuotaSlot]:
         with self._lock:
             taken = self.taken.items()
-            return [QuotaSlot(number, end) for (of, number), end in taken if of == owner]
+            return [QuotaSlot(number, end) for (of, number), (_, end) in taken if of == owner]
 
     def add(
-        self, record: CertificateRecord, request: StoredRequest | None, now: datetime
+        self,
+        record: CertificateRecord,
+        request: StoredRequest | None,
+        now: datetime,
+        succession: Succession | None = None,
     ) -> StoredRequest | None:
         self.before_add(record)
         if self.fails:
@@ -94,19 +110,27 @@ class MemoryRecords:
             if earlier is not None:
                 return earlier
             self._refuse_key(record)
-            assert record.slot is not None
-            slot = (record.owner, record.slot)
-            end = self.taken.get(slot)
-            if record.serial in self.by_serial or (end is not None and end >= now):
-                raise Contended("busy", "another request of yours got there first; ask again")
-            self.journal.write("record", lambda: self._write(record, request, now))
+            if record.serial in self.by_serial or not self._is_free(record, now, succession):
+                raise contended()
+            if succession is not None and self.by_serial[succession.old.serial] != succession.old:
+                raise contended()
+            self.journal.write("record", lambda: self._write(record, request, now, succession))
             return None
+
+    def _is_free(
+        self, record: CertificateRecord, now: datetime, succession: Succession | None
+    ) -> bool:
+        if record.slot is None:
+            return True
+        holder, end = self.taken.get((record.owner, record.slot), ("", None))
+        takes_over = succession is not None and succession.revoke
+        return end is None or end < now or (takes_over and holder == succession.old.serial)
 
     def add_outside_quota(self, record: CertificateRecord) -> None:
         if self.fails:
             raise DependencyFailed("table_unwritable", "the record was not written")
         if record.serial in self.by_serial:
-            raise Contended("busy", "ask again")
+            raise contended()
         self.journal.write("record", lambda: self.by_serial.update({record.serial: record}))
 
     def earlier_request(
@@ -120,7 +144,7 @@ class MemoryRecords:
         return self.by_serial.get(serial)
 
     def page(
-        self, owner: str, status: Status | None, limit: int, cursor: str | None, now: datetime
+        self, selection: Selection, limit: int, cursor: str | None, now: datetime
     ) -> CertificatePage:
         if cursor is not None and cursor not in self.by_serial:
             raise InvalidRequest("invalid_cursor", "use next_cursor as it is", field="cursor")
@@ -128,13 +152,59 @@ class MemoryRecords:
         start = 0
         if cursor is not None:
             start = [record.serial for record in newest_first].index(cursor) + 1
+        before = selection.expires_before
         shown = [
             record
             for record in newest_first[start:]
-            if record.owner == owner and status in (None, record.status(now))
+            if selection.owner in (None, record.owner)
+            and selection.status in (None, record.status(now))
+            and (before is None or now <= record.validity.not_after < before)
         ]
         more = len(shown) > limit
         return CertificatePage(tuple(shown[:limit]), shown[limit - 1].serial if more else None)
+
+    def serials_of_key(self, record: CertificateRecord) -> Sequence[str]:
+        return sorted(self.serials.get(record.key_id, ()))
+
+    def revoke(
+        self,
+        record: CertificateRecord,
+        reason: RevocationReason,
+        by: str,
+        now: datetime,
+        retire_key_of: Sequence[str] | None,
+    ) -> None:
+        self.before_revoke(record)
+        if self.fails:
+            raise DependencyFailed("table_unwritable", "the record was not written")
+        with self._lock:
+            if self.by_serial[record.serial].revoked_at is not None:
+                raise contended()
+            if retire_key_of is not None and set(retire_key_of) != self.serials[record.key_id]:
+                raise contended()
+            self.journal.write("revoke", lambda: self._revoke(record, reason, by, now))
+            if retire_key_of is not None:
+                self.revoked_keys.add(record.key_id)
+            if record.slot is not None and record.status(now) is Status.ACTIVE:
+                del self.taken[record.owner, record.slot]
+
+    def retire_key(self, record: CertificateRecord, now: datetime) -> None:
+        self.revoked_keys.add(record.key_id)
+
+    def revocations(self, issuer_id: str, now: datetime) -> Sequence[dict[str, str]]:
+        end = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        return [row for row in self.rows.get(issuer_id, []) if row["sk"] >= end]
+
+    def pending(self) -> Sequence[str]:
+        return list(self.unpublished)
+
+    def settle(self, serials: Sequence[str]) -> None:
+        self.unpublished = [serial for serial in self.unpublished if serial not in serials]
+
+    def next_crl_number(self) -> int:
+        with self._lock:
+            self.number += 1
+            return self.number
 
     def _earlier(self, owner: str, idempotency_key: str, now: datetime) -> StoredRequest | None:
         stored, until = self.requests.get((owner, idempotency_key), (None, now))
@@ -147,25 +217,59 @@ class MemoryRecords:
             raise InvalidRequest("key_revoked", "make a new key", field="csr")
 
     def _write(
-        self, record: CertificateRecord, request: StoredRequest | None, now: datetime
+        self,
+        record: CertificateRecord,
+        request: StoredRequest | None,
+        now: datetime,
+        succession: Succession | None,
     ) -> None:
-        assert record.slot is not None
         self.by_serial[record.serial] = record
-        self.taken[record.owner, record.slot] = record.validity.not_after
+        if record.slot is not None:
+            self.taken[record.owner, record.slot] = (record.serial, record.validity.not_after)
         self.keys[record.key_id] = record.owner
+        self.serials.setdefault(record.key_id, set()).add(record.serial)
         if request is not None:
             self.requests[record.owner, request.idempotency_key] = (request, now + DAY)
+        if succession is not None:
+            old = replace(succession.old, superseded_by=record.serial)
+            self.by_serial[old.serial] = old
+            if succession.revoke:
+                self._revoke(old, RevocationReason.SUPERSEDED, record.owner, now)
+
+    def _revoke(
+        self, record: CertificateRecord, reason: RevocationReason, by: str, now: datetime
+    ) -> None:
+        at = now.replace(microsecond=0)
+        self.by_serial[record.serial] = replace(
+            record, revoked_at=at, revocation_reason=reason, revoked_by=by
+        )
+        if record.status(now) is Status.ACTIVE:
+            end = f"{record.validity.not_after:%Y-%m-%dT%H:%M:%SZ}"
+            row = {"sk": f"{end}#{record.serial}", "serial": record.serial}
+            row |= {"revoked_at": at.isoformat(), "reason": reason.value}
+            self.rows.setdefault(record.issuer_id, []).append(row)
+            self.unpublished.append(record.serial)
+
+
+def contended() -> Contended:
+    return Contended("busy", "another request of yours got there first; ask again")
 
 
 @dataclass
 class MemoryBundles:
-    """As ConfigBucket. put() fails while *fails* is set."""
+    """As ConfigBucket. Writing fails while *fails* is set.
+
+    published: every trust that ever was, the newest last.
+    before_publish: called at the start of each publish(), for what others do meanwhile.
+    """
 
     journal: Journal
     stored: dict[str, bytes] = field(default_factory=dict)
     with_key: set[str] = field(default_factory=set)
     published: list[Trust] = field(default_factory=list)
+    before_publish: Callable[[Trust], None] = lambda _: None
     fails: bool = False
+    publishing_fails: bool = False
 
     def put(self, serial: str, tar_gz: bytes, *, holds_key: bool) -> None:
         if self.fails:
@@ -181,9 +285,21 @@ class MemoryBundles:
         end = (now + timedelta(minutes=15)).replace(microsecond=0)
         return BundleLink(f"s3://config/{serial}", f"https://config.test/{serial}", end)
 
-    def publish(self, trust: Trust) -> None:
+    def delete(self, serial: str) -> None:
         if self.fails:
+            raise DependencyFailed("bundle_not_deleted", "the bundle was not deleted")
+        self.journal.write("delete", lambda: self.stored.pop(serial, None))
+
+    def published_trust(self) -> PublishedTrust:
+        versions = dict.fromkeys(TRUST_KEYS, f"{len(self.published)}") if self.published else {}
+        return PublishedTrust(self.published[-1] if self.published else None, versions)
+
+    def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
+        self.before_publish(trust)
+        if self.fails or self.publishing_fails:
             raise DependencyFailed("trust_not_stored", "the trust was not published")
+        if instead_of.versions != self.published_trust().versions:
+            raise contended()
         self.journal.write("publish", lambda: self.published.append(trust))
 
     def read_trust(self) -> Trust:
@@ -193,18 +309,19 @@ class MemoryBundles:
 
 
 @dataclass
-class MemoryRevocations:
-    """As CertificateStore, to TrustKeeper."""
+class Publication:
+    """MemoryBundles, to TrustKeeper."""
 
-    listed: dict[str, list[Revocation]] = field(default_factory=dict)
-    number: int = 0
+    bundles: MemoryBundles
 
-    def revocations(self, issuer_id: str, now: datetime) -> Sequence[Revocation]:
-        return self.listed.get(issuer_id, [])
+    def published(self) -> PublishedTrust:
+        return self.bundles.published_trust()
 
-    def next_crl_number(self) -> int:
-        self.number += 1
-        return self.number
+    def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
+        self.bundles.publish(trust, instead_of)
+
+    def read_trust(self) -> Trust:
+        return self.bundles.read_trust()
 
 
 @dataclass
@@ -213,6 +330,10 @@ class FixedAuthorities:
 
     clients: list[Authority] = field(default_factory=lambda: [client_ca()])
     servers: list[Authority] = field(default_factory=lambda: [server_ca()])
+    reread_times: int = 0
+
+    def reread(self) -> None:
+        self.reread_times += 1
 
     def client(self) -> Authority:
         return self.clients[0]
@@ -238,10 +359,9 @@ class World:
         self.journal = Journal()
         self.records = MemoryRecords(self.journal)
         self.bundles = MemoryBundles(self.journal)
-        self.revocations = MemoryRevocations()
         self.authorities = FixedAuthorities()
         self.instances: dict[str, InstanceFacts] = {}
-        self.limits = Limits(90, 365, 3, ("*",))
+        self.limits = Limits(90, 365, 730, 3, ("*",))
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
         self._last_serial = 2**158
@@ -252,16 +372,33 @@ class World:
         return Issuing(
             authorities=self.authorities,
             records=self.records,
-            bundles=self.bundles,
+            delivering=Delivering(self.authorities, self.bundles, f"{HOST}:8443", "192.0.2.7"),
             instance_facts=self.instance_facts,
+            publish_revoked=lambda serials: self.trust.show_revoked(serials),
             limits=self.limits,
-            registry=f"{HOST}:8443",
-            registry_address="192.0.2.7",
             now=lambda: self.time,
             new_serial=self.new_serial,
             make_key=self.make_key,
             chance=self.chance,
         )
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(records=self.records, listing=self.records, now=lambda: self.time)
+
+    @property
+    def revoking(self) -> Revoking:
+        return Revoking(
+            records=self.records,
+            revocations=self.records,
+            bundles=self.bundles,
+            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            now=lambda: self.time,
+        )
+
+    @property
+    def diagnosing(self) -> Diagnosing:
+        return Diagnosing(records=self.records, publication=self.bundles, now=lambda: self.time)
 
     @property
     def serving(self) -> Serving:
@@ -278,8 +415,8 @@ class World:
     def trust(self) -> TrustKeeper:
         return TrustKeeper(
             authorities=self.authorities,
-            revocations=self.revocations,
-            publication=self.bundles,
+            revocations=self.records,
+            publication=Publication(self.bundles),
             registry=f"{HOST}:8443",
             registry_address="192.0.2.7",
             now=lambda: self.time,

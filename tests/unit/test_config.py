@@ -19,6 +19,7 @@ VARIABLES = {
     "CONFIG_BUCKET": "config",
     "DEFAULT_DAYS": "90",
     "MAXIMUM_DAYS": "365",
+    "ADMIN_MAXIMUM_DAYS": "730",
     "CERTIFICATES_PER_OWNER": "20",
     "PUSH_PRINCIPALS": "*",
     "INSTANCE_TAG": "registry-trust",
@@ -41,7 +42,14 @@ def test_a_missing_variable_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["REGISTRY_PORT", "DEFAULT_DAYS", "MAXIMUM_DAYS", "CERTIFICATES_PER_OWNER"]
+    "name",
+    [
+        "REGISTRY_PORT",
+        "DEFAULT_DAYS",
+        "MAXIMUM_DAYS",
+        "ADMIN_MAXIMUM_DAYS",
+        "CERTIFICATES_PER_OWNER",
+    ],
 )
 @pytest.mark.parametrize("text", ["", "ninety", "-1", "1.5", " 1", "0x1"])
 def test_a_number_that_is_none_is_refused_by_name(name: str, text: str) -> None:

@@ -42,7 +42,7 @@ def test_a_link_names_the_endpoint_of_the_region(monkeypatch, region, host):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     settings = replace(SETTINGS, config_bucket="config-bucket")
-    link = Services(settings).issuing.bundles.link("ab12", NOW)
+    link = Services(settings).issuing.delivering.bundles.link("ab12", NOW)
 
     parts = urlsplit(link.url)
     assert (parts.scheme, parts.netloc) == ("https", host)

@@ -23,7 +23,6 @@ from chalicelib.domain.model import (
     InstanceFacts,
     IssueRequest,
     KeyType,
-    Status,
     StoredRequest,
     Validity,
 )
@@ -38,7 +37,8 @@ from chalicelib.errors import (
     NotFound,
     QuotaExceeded,
 )
-from chalicelib.services.issuing import ATTEMPTS, Issued
+from chalicelib.services.issuing import Issued
+from chalicelib.services.issuing.issuing import ATTEMPTS
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
 from tests.unit.signing_requests import csr, ec_key
 from tests.unit.stand_ins import Crash, FixedAuthorities, World
@@ -247,7 +247,7 @@ class TestQuota:
 
     def test_no_value_on_the_way_shows_its_private_key_when_printed(self, world: World) -> None:
         """Whoever logs one, or a traceback that shows locals, must not publish it."""
-        key = world.issuing._leaf_key(MADE_KEY)
+        key = world.issuing._made_key(KeyType.EC_P256)
         assert key.private_pem is not None
         issued = world.issuing.issue(MADE_KEY, ANN)
         assert issued.bundle.private_key is not None
@@ -260,7 +260,7 @@ class TestQuota:
         def win(record: CertificateRecord) -> None:
             if len(lost) < 2:
                 lost.append(record.serial)
-                world.records.taken[ANN.arn, record.slot or 0] = NOW + DAY
+                world.records.taken[ANN.arn, record.slot or 0] = ("other", NOW + DAY)
 
         world.records.before_add = win
         issued = world.issuing.issue(MADE_KEY, ANN)
@@ -278,7 +278,7 @@ class TestQuota:
     def test_a_quota_that_others_filled_meanwhile_is_told_as_such(self, world: World) -> None:
         def win(record: CertificateRecord) -> None:
             for slot in range(3):
-                world.records.taken[ANN.arn, slot] = NOW + DAY
+                world.records.taken[ANN.arn, slot] = ("other", NOW + DAY)
 
         world.records.before_add = win
         assert refused(QuotaExceeded, lambda: world.issuing.issue(MADE_KEY, ANN))
@@ -420,24 +420,7 @@ class TestIdempotency:
         assert refused(DependencyFailed, lambda: world.issuing.issue(REPEATABLE, ANN)) == "busy"
 
 
-class TestLookingUp:
-    def test_an_owner_finds_his_own_and_nobody_elses(self, world: World) -> None:
-        record = world.issuing.issue(MADE_KEY, ANN).record
-        assert world.issuing.look_up(record.serial, ANN) == record
-        for serial, caller in ((record.serial, BOB), ("0" * 40, ANN)):
-            with pytest.raises(NotFound) as caught:
-                world.issuing.look_up(serial, caller)
-            assert caught.value.code == "certificate_not_found"
-            assert str(caught.value) == "you have no certificate with this serial"
-
-    def test_a_page_holds_the_owners_alone_newest_first(self, world: World) -> None:
-        mine = [world.issuing.issue(MADE_KEY, ANN).record for _ in range(3)]
-        world.issuing.issue(MADE_KEY, BOB)
-        page = world.issuing.page(ANN, None, 2, None)
-        assert page.records == (mine[2], mine[1])
-        assert world.issuing.page(ANN, None, 2, page.cursor).records == (mine[0],)
-        assert world.issuing.page(ANN, Status.EXPIRED, 2, None).records == ()
-
+class TestBundlesAgain:
     def test_a_bundle_of_the_callers_own_key_can_be_had_for_ever(self, world: World) -> None:
         issued = world.issuing.issue(OWN_KEY, ANN)
         world.bundles.stored.clear()

@@ -72,7 +72,7 @@ def test_importing_an_entry_reads_no_variable_and_makes_no_client(module: str) -
     ("program", "said"),
     [
         ("from chalicelib import bootstrap; bootstrap.services()", "config.py reads STAGE"),
-        ("from chalicelib.adapters.store import CertificateStore as S; S('a', 'b')", "client"),
+        ("from chalicelib.adapters.store import Tables; Tables('a', 'b')", "client"),
         ("import boto3; boto3.client('s3')", "a client is made"),
     ],
 )

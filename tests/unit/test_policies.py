@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from chalicelib.domain.events import SOURCE, DetailType
-from chalicelib.domain.trust import Trust
+from chalicelib.domain.trust import TRUST_KEYS
 
 CHALICE = Path(__file__).parents[2] / ".chalice"
 
@@ -176,12 +176,16 @@ def test_a_machine_reads_no_parameter_of_ours(name):
     assert "Condition" not in denied
 
 
-def test_who_publishes_the_trust_writes_its_objects_alone():
+@pytest.mark.parametrize("name", ["policy-api.json", "policy-refresh-crl.json"])
+def test_who_publishes_the_trust_writes_its_objects_alone(name):
     """trust/ is to hold scripts too, which machines run as root."""
-    writes = [s for s in function_statements("policy-refresh-crl.json") if "s3:" in texts(s)]
-    (write,) = (s for s in writes if actions(s) == ["s3:PutObject"])
-    keys = [arn["Fn::Sub"].removeprefix("${ConfigBucket.Arn}/") for arn in write["Resource"]]
-    assert keys == list(Trust("", "", "", "", "", 0).objects())
+    writes = [
+        arn["Fn::Sub"].removeprefix("${ConfigBucket.Arn}/")
+        for statement in function_statements(name)
+        if "s3:PutObject" in actions(statement) and "/trust/" in texts(statement)
+        for arn in statement["Resource"]
+    ]
+    assert writes == list(TRUST_KEYS)
 
 
 ANNOUNCE = "policy-announce-certificates.json"

@@ -31,7 +31,11 @@ INSTANCE = Caller(
 )
 RUNNING = InstanceFacts("i-0123abcd", running=True, role="docker-instance", access=Access.PULL)
 LIMITS = policy.Limits(
-    default_days=90, maximum_days=365, certificates_per_owner=3, push_principals=("*",)
+    default_days=90,
+    maximum_days=365,
+    admin_maximum_days=730,
+    certificates_per_owner=3,
+    push_principals=("*",),
 )
 NOBODY_PUSHES = replace(LIMITS, push_principals=())
 

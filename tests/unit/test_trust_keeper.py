@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
 
-from chalicelib.domain.pki.crl import Revocation
 from chalicelib.domain.pki.leaves import certificate_pem
+from chalicelib.domain.trust import Trust
 from chalicelib.errors import DependencyFailed, Misconfigured
-from tests.unit.authorities import DAY, HOST, NOW, client_ca, server_ca
-from tests.unit.stand_ins import World
+from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
+from tests.unit.stand_ins import MemoryRecords, World
 
 BOTH = [client_ca(1), client_ca(2)]
+HOUR = timedelta(hours=1)
 
 
 def lists(pem: str) -> list[x509.CertificateRevocationList]:
@@ -50,7 +55,7 @@ def test_each_client_ca_signs_a_list_of_its_own_revocations(world: World) -> Non
     """nginx refuses every client of a CA whose list is missing."""
     world.authorities.clients = BOTH
     for serial, ca in enumerate(BOTH, 101):
-        world.revocations.listed[ca.id] = [Revocation(serial, NOW - DAY, "superseded")]
+        world.records.rows[ca.id] = [row(serial)]
     found = lists(world.trust.refresh().crl)
     assert [crl.issuer for crl in found] == [ca.certificate.subject for ca in BOTH]
     assert [[entry.serial_number for entry in crl] for crl in found] == [[101], [102]]
@@ -74,14 +79,167 @@ def test_the_number_is_taken_before_the_revocations_are_read(world: World) -> No
     """So a list of a greater number never knows less than one of a smaller."""
     seen: list[int] = []
 
-    class Watched(type(world.revocations)):  # type: ignore[misc]
-        def revocations(self, issuer_id: str, now: object) -> list[Revocation]:
+    class Watched(MemoryRecords):
+        def revocations(self, issuer_id: str, now: object) -> list[dict[str, str]]:
             seen.append(self.number)
             return []
 
-    world.revocations = Watched(number=41)
+    world.records = Watched(world.journal, number=41)
     world.trust.refresh()
     assert seen == [42]
+
+
+def test_what_the_cas_are_is_read_anew_for_each_publication(world: World) -> None:
+    """A process that lives through a rotation must not publish the trust of before it."""
+    for times in (1, 2):
+        world.trust.refresh()
+        assert world.authorities.reread_times == times
+
+
+class TestOrder:
+    """Publications that run at once."""
+
+    def test_an_older_one_does_not_replace_a_newer(self, world: World) -> None:
+        interfere_once(world, lambda: world.trust.refresh())
+        assert world.trust.refresh().crl_number == 3
+        assert [trust.crl_number for trust in world.bundles.published] == [2, 3]
+
+    def test_the_loser_sees_what_was_revoked_before_it_began(self, world: World) -> None:
+        issuer = client_ca().id
+
+        def another() -> None:
+            world.trust.refresh()
+            world.records.rows[issuer] = [row(101)]
+
+        interfere_once(world, another)
+        (crl,) = lists(world.trust.refresh().crl)
+        assert [entry.serial_number for entry in crl] == [101]
+
+    def test_who_finds_its_revocation_published_by_another_leaves_it_at_that(
+        self, world: World
+    ) -> None:
+        world.records.rows[client_ca().id] = [row(101)]
+        interfere_once(world, lambda: world.trust.refresh())
+        assert world.trust.show_revoked([f"{101:040x}"]) == 2
+        assert len(world.bundles.published) == 1
+
+    def test_a_revocation_that_the_others_lack_is_published_all_the_same(
+        self, world: World
+    ) -> None:
+        def another() -> None:
+            world.trust.refresh()
+            world.records.rows[client_ca().id] = [row(101)]
+
+        interfere_once(world, another)
+        assert world.trust.show_revoked([f"{101:040x}"]) == 3
+
+    def test_who_always_loses_gives_up_and_says_so(self, world: World) -> None:
+        def another(trust: Trust) -> None:
+            world.bundles.published.append(trust)
+
+        world.bundles.before_publish = another
+        with pytest.raises(DependencyFailed) as caught:
+            world.trust.refresh()
+        assert caught.value.code == "busy"
+
+    def test_many_at_once_lose_no_revocation_and_numbers_only_grow(self, world: World) -> None:
+        issuer, together = client_ca().id, threading.Barrier(6)
+        world.records.rows[issuer] = []
+
+        def revoke(number: int) -> int:
+            together.wait()
+            world.records.rows[issuer].append(row(number))
+            return world.trust.show_revoked([f"{number:040x}"])
+
+        with ThreadPoolExecutor(6) as threads:
+            numbers = list(threads.map(revoke, range(101, 107)))
+        published = [trust.crl_number for trust in world.bundles.published]
+        assert published == sorted(set(published))
+        assert max(numbers) == published[-1]
+        (crl,) = lists(world.trust.current().crl)
+        assert {entry.serial_number for entry in crl} == set(range(101, 107))
+
+
+class TestKeeping:
+    """What the schedule does, every few minutes."""
+
+    def test_lists_that_are_fresh_and_whole_are_left_alone(self, world: World) -> None:
+        world.trust.refresh()
+        world.time = NOW + HOUR - SECOND
+        assert world.trust.keep() is None
+        assert len(world.bundles.published) == 1
+
+    def test_lists_are_renewed_every_hour(self, world: World) -> None:
+        world.trust.refresh()
+        world.time = NOW + HOUR
+        kept = world.trust.keep()
+        assert kept is not None
+        assert kept.crl_number == 2
+
+    def test_a_revocation_that_was_not_published_is(self, world: World) -> None:
+        world.trust.refresh()
+        world.records.rows[client_ca().id] = [row(101)]
+        world.records.unpublished = [f"{101:040x}"]
+        assert world.trust.keep() is not None
+        assert world.records.unpublished == []
+        assert world.trust.keep() is None
+
+    def test_what_became_pending_meanwhile_stays_so(self, world: World) -> None:
+        world.records.unpublished = ["a"]
+        world.bundles.before_publish = lambda _: world.records.unpublished.append("b")
+        world.trust.refresh()
+        assert world.records.unpublished == ["b"]
+
+    def test_a_failure_leaves_it_pending(self, world: World) -> None:
+        world.records.unpublished = ["a"]
+        world.bundles.publishing_fails = True
+        with pytest.raises(DependencyFailed):
+            world.trust.keep()
+        assert world.records.unpublished == ["a"]
+
+    def test_nothing_published_is_published(self, world: World) -> None:
+        assert world.trust.keep() is not None
+
+    def test_a_broken_publication_is_replaced(self, world: World) -> None:
+        broken = replace(
+            world.trust.refresh(), crl="-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+        )
+        world.bundles.published.append(broken)
+        assert world.trust.keep() is not None
+
+
+def test_a_row_that_cannot_be_read_is_told_of_and_hides_no_other(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = f"{NOW + DAY:%Y-%m-%dT%H:%M:%SZ}"
+    world.records.rows[client_ca().id] = [{"sk": f"{far}#what"}, row(101), {"sk": row(102)["sk"]}]
+    (crl,) = lists(world.trust.refresh().crl)
+    assert {entry.serial_number for entry in crl} == {101, 102}
+    told = [line for line in caplog.messages if line.startswith("UNREADABLE_REVOCATION")]
+    assert len(told) == 2
+    assert "#what" in told[0]
+    assert f"{102:040x}" in told[1]
+
+
+def row(serial: int) -> dict[str, str]:
+    """As the store gives it."""
+    end = f"{NOW + 30 * DAY:%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        "sk": f"{end}#{serial:040x}",
+        "serial": f"{serial:040x}",
+        "revoked_at": (NOW - DAY).isoformat(),
+        "reason": "superseded",
+    }
+
+
+def interfere_once(world: World, do: Callable[[], object]) -> None:
+    """Have something happen just before the next publication is written."""
+
+    def once(_: Trust) -> None:
+        world.bundles.before_publish = lambda _: None
+        do()
+
+    world.bundles.before_publish = once
 
 
 def test_a_failed_refresh_leaves_what_was_published(world: World) -> None:

@@ -1,5 +1,8 @@
 """The tables of certificates."""
 
 from chalicelib.adapters.store.certificates import CertificateStore
+from chalicelib.adapters.store.listing import CertificateListing
+from chalicelib.adapters.store.revocations import RevocationStore
+from chalicelib.adapters.store.tables import Tables
 
-__all__ = ["CertificateStore"]
+__all__ = ["CertificateListing", "CertificateStore", "RevocationStore", "Tables"]

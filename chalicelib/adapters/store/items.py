@@ -11,9 +11,9 @@ from pynamodb.attributes import (
     NumberAttribute,
     TTLAttribute,
     UnicodeAttribute,
+    UnicodeSetAttribute,
     UTCDateTimeAttribute,
 )
-from pynamodb.connection import Connection
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 
@@ -31,6 +31,28 @@ class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # py
     issued_key = UnicodeAttribute(range_key=True)
 
 
+class ByMonth(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # pynamodb's is untyped
+    """Everybody's certificates in the order of their issue, a month a partition."""
+
+    class Meta:
+        index_name = "by_month"
+        projection = AllProjection()
+
+    issued_month = UnicodeAttribute(hash_key=True)
+    issued_key = UnicodeAttribute(range_key=True)
+
+
+class ByExpiry(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # pynamodb's is untyped
+    """Everybody's certificates in the order of their end, a day a partition."""
+
+    class Meta:
+        index_name = "by_expiry"
+        projection = AllProjection()
+
+    expiry_day = UnicodeAttribute(hash_key=True)
+    expiry_key = UnicodeAttribute(range_key=True)
+
+
 class CertificateItem(Model):
     """One item per serial. CertificateStore binds the table name, so importing reads no config."""
 
@@ -40,7 +62,9 @@ class CertificateItem(Model):
     serial = UnicodeAttribute(hash_key=True)
     owner = UnicodeAttribute()
     issued_key = UnicodeAttribute()  # RFC 3339 time of issue, '#', serial: unique, and sorts
+    issued_month = UnicodeAttribute()  # YYYY-MM of issued_at, UTC
     expiry_day = UnicodeAttribute()  # YYYY-MM-DD of not_after, UTC
+    expiry_key = UnicodeAttribute()  # RFC 3339 not_after, '#', serial
     not_after = UTCDateTimeAttribute()  # inclusive
     not_before = UTCDateTimeAttribute()
     issued_at = UTCDateTimeAttribute()
@@ -53,10 +77,16 @@ class CertificateItem(Model):
     label = UnicodeAttribute()
     slot = NumberAttribute(null=True)
     certificate = UnicodeAttribute()  # PEM
+    issued_by = UnicodeAttribute(null=True)
+    renews = UnicodeAttribute(null=True)
+    superseded_by = UnicodeAttribute(null=True)
     revoked_at = UTCDateTimeAttribute(null=True)
     revocation_reason = UnicodeAttribute(null=True)
+    revoked_by = UnicodeAttribute(null=True)
 
     by_owner = ByOwner()
+    by_month = ByMonth()
+    by_expiry = ByExpiry()
 
 
 class StateItem(Model):
@@ -64,8 +94,9 @@ class StateItem(Model):
 
     owner#ARN / slot#NNN: serial, not_after, expires_at
     owner#ARN / request#SHA256-OF-IDEMPOTENCY-KEY: serial, digest, expires_at
-    key#KEY-ID / key: owner, revoked_at
-    revoked#ISSUER-ID / NOT-AFTER#SERIAL: serial, revoked_at, reason
+    key#KEY-ID / key: owner, serials, revoked_at
+    revoked#ISSUER-ID / NOT-AFTER#SERIAL: serial, revoked_at, reason, expires_at
+    crl-pending / SERIAL: nothing more; there until a published CRL lists it
     crl / number: number
     """
 
@@ -76,23 +107,13 @@ class StateItem(Model):
     sk = UnicodeAttribute(range_key=True)
     owner = UnicodeAttribute(null=True)
     serial = UnicodeAttribute(null=True)
+    serials = UnicodeSetAttribute(null=True)
     digest = UnicodeAttribute(null=True)
     reason = UnicodeAttribute(null=True)
     number = NumberAttribute(null=True)
     not_after = UTCDateTimeAttribute(null=True)
     revoked_at = UTCDateTimeAttribute(null=True)
     expires_at = TTLAttribute(null=True)
-
-
-def bind(
-    model: type[CertificateItem] | type[StateItem], table_name: str, shared: Connection
-) -> None:
-    """Have *model* use *table_name* through *shared*: else each model makes a client of its own."""
-    model.Meta.table_name = table_name
-    model._connection = None
-    of_model = model._get_connection()
-    shared.add_meta_table(of_model.get_meta_table())
-    of_model.connection = shared
 
 
 def owner_key(owner: str) -> str:
@@ -105,13 +126,35 @@ def request_key(idempotency_key: str) -> str:
     return f"request#{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
+def issued_key(record: CertificateRecord) -> str:
+    """Where the certificate stands in the order of issue: unique, and sorts."""
+    return f"{record.issued_at:%Y-%m-%dT%H:%M:%S.%fZ}#{record.serial}"
+
+
+def expiry_key(record: CertificateRecord) -> str:
+    """Where it stands in the order of its end: unique, and sorts."""
+    return f"{record.validity.not_after:%Y-%m-%dT%H:%M:%SZ}#{record.serial}"
+
+
+def slot_item(record: CertificateRecord) -> StateItem:
+    """The place of the record's quota slot; it must have one."""
+    return StateItem(owner_key(record.owner), f"slot#{record.slot:03}")
+
+
+def key_item(record: CertificateRecord) -> StateItem:
+    """The place of what is known of the record's public key."""
+    return StateItem(f"key#{record.key_id}", "key")
+
+
 def item_of(record: CertificateRecord) -> CertificateItem:
     """The item that keeps *record*."""
     return CertificateItem(
         record.serial,
         owner=record.owner,
-        issued_key=f"{record.issued_at:%Y-%m-%dT%H:%M:%S.%fZ}#{record.serial}",
+        issued_key=issued_key(record),
+        issued_month=f"{record.issued_at:%Y-%m}",
         expiry_day=f"{record.validity.not_after:%Y-%m-%d}",
+        expiry_key=expiry_key(record),
         not_after=record.validity.not_after,
         not_before=record.validity.not_before,
         issued_at=record.issued_at,
@@ -124,6 +167,8 @@ def item_of(record: CertificateRecord) -> CertificateItem:
         label=record.label,
         slot=record.slot,
         certificate=record.certificate_pem,
+        issued_by=record.issued_by,
+        renews=record.renews,
     )
 
 
@@ -143,10 +188,14 @@ def record_of(item: CertificateItem) -> CertificateRecord:
         label=item.label,
         slot=None if item.slot is None else int(item.slot),
         certificate_pem=item.certificate,
+        issued_by=item.issued_by,
+        renews=item.renews,
+        superseded_by=item.superseded_by,
         revoked_at=item.revoked_at,
         revocation_reason=(
             None if item.revocation_reason is None else RevocationReason(item.revocation_reason)
         ),
+        revoked_by=item.revoked_by,
     )
 
 

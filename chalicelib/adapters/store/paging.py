@@ -1,35 +1,44 @@
-"""Opaque cursors: where in an owner's certificates the next page starts."""
+"""Opaque cursors: where in a list of certificates the next page starts."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from chalicelib.errors import InvalidRequest
 
-_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#(?P<serial>[0-9a-f]{40})")
+_CURSOR = re.compile(
+    r"(?P<order>[a-z]+)\|(?P<partition>(?:\d{4}-\d\d(?:-\d\d)?)?)\|"
+    r"(?P<key>(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z#[0-9a-f]{40})?)"
+)
 
 
-def cursor_after(issued_key: str) -> str:
-    """The cursor of the page that follows the certificate with this key."""
-    return base64.urlsafe_b64encode(issued_key.encode()).decode().rstrip("=")
+@dataclass(frozen=True, slots=True)
+class Position:
+    """After *key* in this partition; from the partition's beginning without one.
 
-
-def start_key(owner: str, cursor: str) -> dict[str, dict[str, Any]]:
-    """The index key to go on from. The owner is the caller's, whoever the cursor was made for.
-
-    Raises InvalidRequest for a cursor that is not ours.
+    partition: a month or a day; empty in an owner's certificates, so that a cursor leads nobody
+    to another owner's.
     """
-    position = _POSITION.fullmatch(_decoded(cursor))
-    if position is None:
+
+    partition: str
+    key: str | None
+
+
+def cursor_of(order: str, position: Position) -> str:
+    """The cursor of the page that starts here, in the order of this name."""
+    text = f"{order}|{position.partition}|{position.key or ''}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def position_in(cursor: str, order: str) -> Position:
+    """Where to go on. Raises InvalidRequest for a cursor that is not ours, or of another order."""
+    found = _CURSOR.fullmatch(_decoded(cursor))
+    if found is None or found["order"] != order:
         raise _not_ours()
-    return {
-        "owner": {"S": owner},
-        "issued_key": {"S": position[0]},
-        "serial": {"S": position["serial"]},
-    }
+    return Position(found["partition"], found["key"] or None)
 
 
 def _decoded(cursor: str) -> str:
@@ -41,5 +50,7 @@ def _decoded(cursor: str) -> str:
 
 def _not_ours() -> InvalidRequest:
     return InvalidRequest(
-        "invalid_cursor", "use next_cursor of an earlier answer as it is", field="cursor"
+        "invalid_cursor",
+        "use next_cursor of an earlier answer as it is, with the same filters",
+        field="cursor",
     )

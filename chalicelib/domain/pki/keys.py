@@ -41,6 +41,13 @@ def make_key(key_type: KeyType) -> PrivateKey:
     return _MAKERS[key_type]()
 
 
+def type_of(key: LeafPublicKey) -> KeyType:
+    """The kind of key to make in place of this one, which we made."""
+    size = f"{key.key_size}"
+    kind = f"ec-p{size}" if isinstance(key, ec.EllipticCurvePublicKey) else f"rsa-{size}"
+    return KeyType(kind)
+
+
 def private_key_pem(key: PrivateKey) -> bytes:
     """PKCS#8 in PEM, unencrypted: what Docker, openssl and nginx read."""
     return key.private_bytes(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from chalicelib.domain.model import Grant, Validity
+from chalicelib.domain.model import CertificateRecord, Grant, Validity
 from chalicelib.domain.pki.authorities import ORGANIZATION, Authority, key_usage, parse_address
-from chalicelib.domain.pki.keys import LeafPublicKey, signing_hash
+from chalicelib.domain.pki.keys import LeafPublicKey, accept_public_key, key_id, signing_hash
 
 # 159 bits keep the DER integer positive within 20 octets, the most RFC 5280 section 4.1.2.2
 # allows, with far more than the 64 random bits that the CA/Browser Forum asks for.
@@ -99,6 +101,44 @@ def _leaf(
 def certificate_pem(certificate: x509.Certificate) -> str:
     """The certificate in PEM, with its final line break."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def public_key_in(pem: str) -> LeafPublicKey:
+    """The key that a certificate of ours certifies."""
+    return accept_public_key(x509.load_pem_x509_certificate(pem.encode()).public_key)
+
+
+def record_of(
+    certificate: x509.Certificate, issuer: Authority, grant: Grant, issued_at: datetime
+) -> CertificateRecord:
+    """What is to be kept of a client certificate that *grant* allowed."""
+    return CertificateRecord(
+        owner=grant.owner,
+        name=grant.name,
+        access=grant.access,
+        issued_at=issued_at,
+        **_facts(certificate, issuer),
+    )
+
+
+def record_of_server(
+    certificate: x509.Certificate, issuer: Authority, host: str, owner: str, issued_at: datetime
+) -> CertificateRecord:
+    """What is to be kept of the registry's own certificate."""
+    return CertificateRecord(
+        owner=owner, name=host, access=None, issued_at=issued_at, **_facts(certificate, issuer)
+    )
+
+
+def _facts(certificate: x509.Certificate, issuer: Authority) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial_number),
+        "validity": Validity(certificate.not_valid_before_utc, certificate.not_valid_after_utc),
+        "fingerprint_sha256": fingerprint(certificate),
+        "issuer_id": issuer.id,
+        "key_id": key_id(accept_public_key(certificate.public_key)),
+        "certificate_pem": certificate_pem(certificate),
+    }
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

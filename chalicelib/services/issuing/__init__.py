@@ -1,0 +1,7 @@
+"""Issue certificates and hand them out. An owner's certificates do not exist for anybody else."""
+
+from chalicelib.services.issuing.delivering import Delivering
+from chalicelib.services.issuing.issuing import Issuing
+from chalicelib.services.issuing.needs import Issued
+
+__all__ = ["Delivering", "Issued", "Issuing"]

@@ -1,0 +1,265 @@
+"""Revoking: at once, for good, and with all that the key was certified for before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from chalicelib.domain.model import (
+    Caller,
+    CertificateRecord,
+    IssueRequest,
+    RenewRequest,
+    RevocationReason,
+    Status,
+)
+from chalicelib.errors import AppError, Conflict, DependencyFailed, InvalidRequest, NotFound
+from chalicelib.services.revoking import Revoked
+from tests.unit.authorities import DAY, NOW, client_ca
+from tests.unit.signing_requests import csr, ec_key
+from tests.unit.stand_ins import World
+
+ANN = Caller("arn:aws:iam::123456789012:user/ann", "ann")
+BOB = Caller("arn:aws:iam::123456789012:user/bob", "bob")
+ADMIN = Caller("arn:aws:iam::123456789012:user/root-of-it", "root-of-it")
+CSR = csr(ec_key())
+OWN_KEY = IssueRequest(csr_pem=CSR)
+UNSPECIFIED = RevocationReason.UNSPECIFIED
+SUPERSEDED = RevocationReason.SUPERSEDED
+COMPROMISED = RevocationReason.KEY_COMPROMISE
+
+
+def refused(kind: type[AppError], ask: Callable[[], object]) -> str:
+    with pytest.raises(kind) as caught:
+        ask()
+    return caught.value.code
+
+
+def revoke(
+    world: World, record: CertificateRecord, reason: RevocationReason = UNSPECIFIED
+) -> Revoked:
+    return world.revoking.revoke(record.serial, reason, ANN)
+
+
+def statuses(world: World, *records: CertificateRecord) -> list[Status]:
+    return [world.records.by_serial[each.serial].status(world.time) for each in records]
+
+
+class TestOne:
+    def test_it_says_when_why_and_by_whom(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        done = revoke(world, record, RevocationReason.CESSATION_OF_OPERATION)
+        assert done.record == world.records.by_serial[record.serial]
+        assert done.record.revoked_at == NOW.replace(microsecond=0)
+        assert done.record.revocation_reason == "cessationOfOperation"
+        assert done.record.revoked_by == ANN.arn
+
+    def test_a_published_list_shows_it_before_the_answer(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        done = revoke(world, record)
+        assert (done.crl_number, done.crl_pending) == (1, False)
+        assert world.journal.done[-2:] == ["revoke", "publish"]
+        assert [row["serial"] for row in world.records.rows[client_ca().id]] == [record.serial]
+        assert world.records.unpublished == []
+
+    def test_its_place_in_the_quota_is_free_again(self, world: World) -> None:
+        records = [world.issuing.issue(IssueRequest(), ANN).record for _ in range(3)]
+        revoke(world, records[0])
+        assert world.issuing.issue(IssueRequest(), ANN).record.slot == records[0].slot
+
+    def test_its_key_is_certified_no_more(self, world: World) -> None:
+        revoke(world, world.issuing.issue(OWN_KEY, ANN).record)
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
+    def test_a_stored_private_key_goes(self, world: World) -> None:
+        record = world.issuing.issue(IssueRequest(), ANN).record
+        revoke(world, record)
+        assert world.bundles.stored == {}
+        ask = lambda: world.issuing.bundle_again(record.serial, ANN)  # noqa: E731
+        assert refused(Conflict, ask) == "certificate_revoked"
+
+    def test_the_request_that_it_came_of_is_not_answered_with_it_again(self, world: World) -> None:
+        asked = IssueRequest(csr_pem=CSR, idempotency_key="once", digest="d1")
+        revoke(world, world.issuing.issue(asked, ANN).record)
+        ask = lambda: world.issuing.issue(asked, ANN)  # noqa: E731
+        assert refused(Conflict, ask) == "certificate_revoked"
+
+    def test_an_expired_one_needs_no_list(self, world: World) -> None:
+        record = world.issuing.issue(IssueRequest(csr_pem=CSR, days=1), ANN).record
+        world.time = NOW + 2 * DAY
+        done = revoke(world, record)
+        assert (done.crl_number, done.crl_pending) == (None, False)
+        assert world.bundles.published == []
+        assert done.record.status(world.time) is Status.REVOKED
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
+
+class TestAgain:
+    def test_the_first_time_and_reason_stand(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        first = revoke(world, record)
+        world.time = NOW + DAY
+        again = revoke(world, record, RevocationReason.PRIVILEGE_WITHDRAWN)
+        assert again.record == first.record
+        assert world.journal.done.count("revoke") == 1
+
+    def test_what_is_published_is_not_published_again(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        revoke(world, record)
+        assert revoke(world, record).crl_number == 1
+        assert len(world.bundles.published) == 1
+
+    def test_what_was_not_published_is(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        world.bundles.publishing_fails = True
+        assert revoke(world, record).crl_pending
+        world.bundles.publishing_fails = False
+        done = revoke(world, record)
+        assert (done.crl_pending, done.crl_number) == (False, 2)
+
+    def test_of_two_at_once_both_are_told_it_is_done(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+
+        def another(_: CertificateRecord) -> None:
+            world.records.before_revoke = lambda _: None
+            world.revoking.revoke_any(record.serial, COMPROMISED, ADMIN)
+
+        world.records.before_revoke = another
+        done = revoke(world, record)
+        assert (done.record.revocation_reason, done.record.revoked_by) == (COMPROMISED, ADMIN.arn)
+        assert not done.crl_pending
+
+
+class TestPending:
+    def test_a_list_that_cannot_be_published_is_told_and_the_schedule_does_it(
+        self, world: World
+    ) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        world.bundles.publishing_fails = True
+        done = revoke(world, record)
+        assert (done.crl_pending, done.crl_number) == (True, None)
+        assert statuses(world, record) == [Status.REVOKED]
+        world.bundles.publishing_fails = False
+        kept = world.trust.keep()
+        assert kept is not None
+        assert revoke(world, record).crl_number == kept.crl_number
+
+    def test_without_a_record_nothing_is_done_at_all(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        world.records.fails = True
+        ask = lambda: revoke(world, record)  # noqa: E731
+        assert refused(DependencyFailed, ask) == "table_unwritable"
+        assert statuses(world, record) == [Status.ACTIVE]
+        assert world.bundles.published == []
+
+
+class TestTheKey:
+    """What else a key was certified for."""
+
+    def chain(self, world: World) -> list[CertificateRecord]:
+        records = [world.issuing.issue(OWN_KEY, ANN).record]
+        for _ in range(2):
+            world.time += DAY
+            serial = records[-1].serial
+            records.append(world.issuing.renew(serial, RenewRequest(), ANN).record)
+        return records
+
+    def test_older_ones_fall_with_it(self, world: World) -> None:
+        """Who found the laptop has the certificates of before, too."""
+        first, second, third = self.chain(world)
+        done = revoke(world, third)
+        assert done.also_revoked == (first.serial, second.serial)
+        assert statuses(world, first, second, third) == [Status.REVOKED] * 3
+        rows = world.records.rows[client_ca().id]
+        assert {row["serial"] for row in rows} == {each.serial for each in (first, second, third)}
+        assert len(world.bundles.published) == 1
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
+    def test_a_newer_one_stays(self, world: World) -> None:
+        """Who renews and then deletes the old one is tidying up, and must not be locked out."""
+        first, second, third = self.chain(world)
+        done = revoke(world, first)
+        assert done.also_revoked == ()
+        assert statuses(world, first, second, third) == [
+            Status.REVOKED,
+            Status.ACTIVE,
+            Status.ACTIVE,
+        ]
+        assert world.issuing.renew(third.serial, RenewRequest(revoke_old=True), ANN)
+
+    def test_a_key_said_to_be_compromised_takes_all_with_it(self, world: World) -> None:
+        records = self.chain(world)
+        done = revoke(world, records[0], COMPROMISED)
+        assert set(done.also_revoked) == {each.serial for each in records[1:]}
+        assert statuses(world, *records) == [Status.REVOKED] * 3
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
+    def test_and_does_so_when_that_is_found_out_later(self, world: World) -> None:
+        first, second, third = self.chain(world)
+        revoke(world, first, SUPERSEDED)
+        done = revoke(world, first, COMPROMISED)
+        assert set(done.also_revoked) == {second.serial, third.serial}
+        assert world.records.by_serial[first.serial].revocation_reason is SUPERSEDED
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
+    def test_being_superseded_says_nothing_about_the_key(self, world: World) -> None:
+        first, second, third = self.chain(world)
+        assert revoke(world, third, SUPERSEDED).also_revoked == ()
+        assert statuses(world, first, second, third)[:2] == [Status.ACTIVE, Status.ACTIVE]
+        assert world.issuing.issue(OWN_KEY, ANN)
+
+    def test_one_certified_meanwhile_is_seen(self, world: World) -> None:
+        """Else a thief who renews at the right moment keeps a certificate of the key."""
+        first = world.issuing.issue(OWN_KEY, ANN).record
+
+        def renew(_: CertificateRecord) -> None:
+            world.records.before_revoke = lambda _: None
+            world.issuing.renew(first.serial, RenewRequest(), ANN)
+
+        world.records.before_revoke = renew
+        revoke(world, first, COMPROMISED)
+        assert statuses(world, *world.records.by_serial.values()) == [Status.REVOKED] * 2
+
+    def test_a_crash_between_two_of_them_is_made_up_for_by_asking_again(self, world: World) -> None:
+        first, second, third = self.chain(world)
+        done: list[str] = []
+
+        def fail(record: CertificateRecord) -> None:
+            done.append(record.serial)
+            world.records.fails = len(done) == 2
+
+        world.records.before_revoke = fail
+        with pytest.raises(DependencyFailed):
+            revoke(world, third)
+        world.records.fails, world.records.before_revoke = False, lambda _: None
+        assert set(revoke(world, third).also_revoked) == {first.serial, second.serial}
+        assert statuses(world, first, second, third) == [Status.REVOKED] * 3
+
+
+class TestWhose:
+    def test_another_owners_does_not_exist(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        ask = lambda: world.revoking.revoke(record.serial, UNSPECIFIED, BOB)  # noqa: E731
+        assert refused(NotFound, ask) == "certificate_not_found"
+        assert statuses(world, record) == [Status.ACTIVE]
+
+    def test_an_admin_revokes_whose_it_may_be(self, world: World) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        done = world.revoking.revoke_any(record.serial, UNSPECIFIED, ADMIN)
+        assert done.record.revoked_by == ADMIN.arn
+        with pytest.raises(NotFound):
+            world.revoking.revoke_any("0" * 40, UNSPECIFIED, ADMIN)
+
+    def test_the_registrys_own_is_not_revoked_since_nobody_would_notice(self, world: World) -> None:
+        host = Caller(
+            "arn:aws:sts::123456789012:assumed-role/registry-host/i-1", "i-1", "registry-host"
+        )
+        record = world.serving.issue(CSR, host).record
+        ask = lambda: world.revoking.revoke_any(record.serial, UNSPECIFIED, ADMIN)  # noqa: E731
+        assert refused(Conflict, ask) == "not_revocable"
