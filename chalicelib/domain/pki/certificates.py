@@ -87,6 +87,7 @@ def _load(block: bytes) -> x509.Certificate:
         _ = (certificate.serial_number, certificate.extensions)
     except (
         binascii.Error,
+        TypeError,
         ValueError,
         UnsupportedAlgorithm,
         x509.InvalidVersion,
