@@ -18,6 +18,7 @@ from chalicelib.domain.registry_host import (
     RefreshSource,
     S3Storage,
     host_files,
+    host_units,
     nginx_config,
     refresh_settings,
     registry_config,
@@ -228,3 +229,36 @@ def test_the_reload_command_survives_any_directory(tmp_path: Path) -> None:
     own = layout(run_dir=f"{tmp_path}/a b~c")
     done = subprocess.run(["sh", "-c", own.reload_command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- its timer ------------------------------------------------------------------------------------
+
+
+def directives(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+
+
+def test_it_runs_so_often_that_what_is_revoked_is_refused_within_a_minute() -> None:
+    timer = directives(host_units(layout())["registry-refresh.timer"])
+    pause, inaccuracy = (
+        int(timer[name].removesuffix("s")) for name in ("OnUnitInactiveSec", "AccuracySec")
+    )
+    assert 30 <= pause + inaccuracy <= 50  # a run takes a second or two, publishing as much
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+@pytest.mark.parametrize("directory", ["/etc/registry-trust", "/srv/jörgs registry"])
+def test_systemd_takes_its_units(tmp_path: Path, directory: str) -> None:
+    for name, text in host_units(layout(config_dir=directory)).items():
+        (tmp_path / name).write_text(text)
+    told = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+def test_a_directory_that_systemd_would_expand_is_refused() -> None:
+    assert host_units(layout())
+    with pytest.raises(Misconfigured) as refusal:
+        host_units(layout(config_dir="/etc/100%n"))
+    assert refusal.value.field == "config_dir"

@@ -23,11 +23,17 @@ The same files serve a machine of its own and a private prefix, as root and as a
 The caller makes `layout.directories`, writes the files, and keeps `http_secret` from one rendering
 to the next. It runs `sh <config_dir>/registry-refresh <config_dir>/refresh.env` until that has made
 `layout.trust_dir`, starts `nginx -c <config_dir>/nginx.conf` and the registry with
-`<config_dir>/registry.yml`, and from then on runs registry-refresh on a timer: each run is short,
-exits 0 when all is current, and tells how it went in `<state_dir>/status.json`.
+`<config_dir>/registry.yml`, and from then on runs registry-refresh again and again, by the units of
+`host_units(layout)` where there is systemd: each run is short, exits 0 when all is current, and
+tells how it went in `<state_dir>/status.json`.
 """
 
-from chalicelib.domain.registry_host.files import host_files, nginx_config, registry_config
+from chalicelib.domain.registry_host.files import (
+    host_files,
+    host_units,
+    nginx_config,
+    registry_config,
+)
 from chalicelib.domain.registry_host.layout import HostLayout
 from chalicelib.domain.registry_host.refresh import RefreshSource, refresh_settings
 from chalicelib.domain.registry_host.storage import FileStorage, S3Storage
@@ -38,6 +44,7 @@ __all__ = [
     "RefreshSource",
     "S3Storage",
     "host_files",
+    "host_units",
     "nginx_config",
     "refresh_settings",
     "registry_config",

@@ -34,6 +34,19 @@ def host_files(
     }
 
 
+def host_units(layout: HostLayout) -> Mapping[str, str]:
+    """Name to text of the systemd units that run registry-refresh again and again.
+
+    Raises Misconfigured for a directory that systemd would read as more than itself.
+    """
+    # systemd.unit(5): % begins a specifier, which path names of ours have no need for.
+    values = {"CONFIG_DIR": checked("config_dir", layout.config_dir, r"[^%]+")}
+    return {
+        "registry-refresh.service": fill(read("registry/registry-refresh.service"), values),
+        "registry-refresh.timer": fill(read("registry/registry-refresh.timer"), {}),
+    }
+
+
 def nginx_config(layout: HostLayout) -> str:
     """nginx.conf: a whole configuration, not a part of somebody else's."""
     listen = [f"        listen {address} ssl" for address in layout.listen]
