@@ -143,7 +143,7 @@ class RealHost:
         crls = [self.client_ca.crl(1, revoked), self.second_client_ca.crl(1, revoked)]
         (trust / "server.key").write_bytes(key_pem(key))
         (trust / "server.crt").write_bytes(
-            certificate_pem(self.server_ca.server(key.public_key(), HOST))
+            certificate_pem(self.server_ca.server(key.public_key(), self.layout.host_name))
         )
         (trust / "client-ca.crt").write_bytes(self.client_ca.pem + self.second_client_ca.pem)
         (trust / "client-ca.crl").write_bytes(crl_pem(*crls))
