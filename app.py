@@ -2,11 +2,11 @@
 
 from chalice import Chalice
 
-from chalicelib.entrypoints import certs, schedules, streams, trust
-from chalicelib.entrypoints.http import GZIP
+from chalicelib.entrypoints import admin, certs, openapi, schedules, streams, trust
+from chalicelib.entrypoints.forms import GZIP
 
 app = Chalice(app_name="registry-trust")
 app.api.binary_types = [GZIP]
 
-for blueprint in (certs.blueprint, trust.blueprint, schedules.blueprint, streams.blueprint):
-    app.register_blueprint(blueprint)
+for module in (certs, admin, trust, openapi, schedules, streams):
+    app.register_blueprint(module.blueprint)

@@ -1,151 +1,274 @@
-"""Reading request bodies: the types here validate, and describe the API."""
+"""What requests may bring: the types that validate bodies and parameters, and describe them.
+
+Their docstrings and descriptions are part of the API's description, and written for its readers.
+What depends on the caller or on the stack's parameters is policy's to judge.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import msgspec
-from chalice.app import Request
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chalicelib.domain.model import Access, IssueRequest, KeyType
-from chalicelib.entrypoints.http import JSON, PEM
-from chalicelib.errors import InvalidRequest, UnsupportedMediaType
+from chalicelib.domain import policy
+from chalicelib.domain.model import (
+    Access,
+    IssueRequest,
+    KeyType,
+    NamedRequest,
+    RenewRequest,
+    RevocationReason,
+)
+from chalicelib.entrypoints.asked import Asked
+from chalicelib.entrypoints.forms import FORM, PEM, PKCS10
+from chalicelib.entrypoints.operations import Accepts, Query
+from chalicelib.entrypoints.reading import refusal
+from chalicelib.errors import InvalidRequest
 
-_Body = TypeVar("_Body", bound=msgspec.Struct)
+Csr = Annotated[
+    str,
+    Meta(
+        description="A certificate signing request in PEM (PKCS #10). Only its public key is "
+        "taken, once its signature is verified; RSA with 2048 to 4096 bits, or P-256, P-384, "
+        "P-521.",
+        extra_json_schema={"format": "pem-csr"},
+    ),
+]
+Days = Annotated[
+    int,
+    Meta(
+        description="Lifetime in days; the stack's default when left out.",
+        # The least that no stack refuses, and the most that some stack allows.
+        extra_json_schema={"minimum": 1, "maximum": policy.LONGEST_LIFETIME.days},
+    ),
+]
+Label = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        description="A note of yours, without control characters.",
+        # No pattern tells all of what str.isprintable() does.
+        extra_json_schema={
+            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$",
+            "format": "printable-text",
+        },
+        extra=refusal("label_too_long", "a label may have 64 characters"),
+    ),
+]
+_NAME = "[A-Za-z0-9_+=,.@-]{1,64}"
+Name = Annotated[
+    str,
+    Meta(
+        pattern=f"^{_NAME}$",
+        description="What the service is called; it becomes the subject's CN.",
+        examples=["ci-runner"],
+        extra=refusal("bad_name", "a name has 1 to 64 letters, digits and +=,.@_-"),
+    ),
+]
+Owner = Annotated[
+    str,
+    Meta(
+        max_length=1024,
+        pattern=rf"^arn:aws[a-z-]*:(iam::[0-9]{{12}}:user/([!-~]*/)?"
+        rf"|sts::[0-9]{{12}}:assumed-role/{_NAME}/){_NAME}$",
+        description="The ARN of an IAM user or of a role's session.",
+        examples=["arn:aws:sts::123456789012:assumed-role/ci/runner"],
+        extra=refusal("bad_owner", "an owner is the ARN of an IAM user or of a role's session"),
+    ),
+]
 
-PKCS10 = "application/pkcs10"
-FORM = "application/x-www-form-urlencoded"
 
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")
-_PATH = " - at `$."
-_FIELD = re.compile(r"[a-z_]+")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
+class IssueBody(Struct, forbid_unknown_fields=True):
+    """What certificate to issue. Without csr we make the key, and answer it once."""
 
-
-class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /certs as application/json. Every field may be left out."""
-
-    csr: str | msgspec.UnsetType = msgspec.UNSET
-    key_type: KeyType | msgspec.UnsetType = msgspec.UNSET
-    access: Access | msgspec.UnsetType = msgspec.UNSET
-    days: int | msgspec.UnsetType = msgspec.UNSET
-    label: str = ""
+    csr: Csr | UnsetType = UNSET
+    key_type: (
+        Annotated[KeyType, Meta(description="What key to make; ec-p256 when left out.")] | UnsetType
+    ) = UNSET
+    access: (
+        Annotated[Access, Meta(description="What the caller may have at most, when left out.")]
+        | UnsetType
+    ) = UNSET
+    days: Days | UnsetType = UNSET
+    label: Label = ""
 
 
-class CsrBody(msgspec.Struct, forbid_unknown_fields=True):
-    """POST /registry/cert as application/json."""
+class NamedBody(IssueBody, forbid_unknown_fields=True, kw_only=True):
+    """What certificate to issue, for which service, and who owns it."""
 
-    csr: str
+    name: Name
+    owner: (
+        Annotated[Owner, Meta(description="Who may see, renew and revoke it; else the caller.")]
+        | UnsetType
+    ) = UNSET
 
 
-def read_issue_request(request: Request, idempotency_key: str | None) -> IssueRequest:
-    """What POST /certs asks for, in any form. Raises InvalidRequest, UnsupportedMediaType."""
-    text = _text(request)
-    if not text.strip():
-        body = IssueBody()
-    elif _form(request, text) == JSON:
-        body = _decode(text, IssueBody)
-    else:
-        body = IssueBody(csr=text)
-    if body.csr is not msgspec.UNSET and body.key_type is not msgspec.UNSET:
+class RenewBody(Struct, forbid_unknown_fields=True):
+    """How the successor differs from its predecessor."""
+
+    csr: (
+        Annotated[
+            Csr,
+            Meta(
+                description="For a new key: a CSR in PEM. Without one the same public key is "
+                "certified again; if we made the key, we make a new one."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    days: Days | UnsetType = UNSET
+    revoke_old: Annotated[
+        bool, Meta(description="Revoke the predecessor, as superseded, with the same stroke.")
+    ] = False
+
+
+class RevokeBody(Struct, forbid_unknown_fields=True):
+    """Why the certificate is revoked."""
+
+    reason: RevocationReason = RevocationReason.UNSPECIFIED
+
+
+class CsrBody(Struct, forbid_unknown_fields=True):
+    """What key to certify."""
+
+    csr: Csr
+
+
+class DiagnoseBody(Struct, forbid_unknown_fields=True):
+    """Which certificate to diagnose: one of the two."""
+
+    certificate: (
+        Annotated[
+            str,
+            Meta(
+                description="The certificate in PEM; its chain may follow.",
+                extra_json_schema={"format": "pem-certificate"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    serial: (
+        Annotated[
+            str,
+            Meta(
+                description="Its serial, in hexadecimal, as openssl or nginx print it.",
+                extra_json_schema={
+                    "pattern": "^([0-9A-Fa-f]{1,40}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){0,19})$"
+                },
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+_EITHER_CSR_OR_KEY_TYPE = {"not": {"required": ["csr", "key_type"]}}
+_CSR_ITSELF = "The CSR itself, in PEM."
+
+ISSUE = Accepts(
+    shape=IssueBody,
+    optional=True,
+    pem_field="csr",
+    pem_types=(PKCS10, PEM, FORM),
+    pem_description=_CSR_ITSELF,
+    rules=_EITHER_CSR_OR_KEY_TYPE,
+    examples={
+        "all defaults": {},
+        "a key of another kind": {"key_type": "ec-p384", "label": "build server 3"},
+        "pull only, for a month": {"access": "pull", "days": 30},
+    },
+)
+NAMED = Accepts(
+    shape=NamedBody,
+    rules=_EITHER_CSR_OR_KEY_TYPE,
+    examples={"a service that pulls": {"name": "ci-runner", "access": "pull", "days": 30}},
+)
+RENEW = Accepts(
+    shape=RenewBody,
+    optional=True,
+    pem_field="csr",
+    pem_types=(PKCS10, PEM, FORM),
+    pem_description=_CSR_ITSELF,
+    examples={
+        "all defaults": {},
+        "in place of the old one": {"revoke_old": True},
+    },
+)
+REVOKE = Accepts(
+    shape=RevokeBody,
+    optional=True,
+    examples={"a laptop is lost": {"reason": "keyCompromise"}},
+)
+REGISTRY = Accepts(
+    shape=CsrBody,
+    pem_field="csr",
+    pem_types=(PKCS10, PEM, FORM),
+    pem_description=_CSR_ITSELF,
+)
+DIAGNOSE = Accepts(
+    shape=DiagnoseBody,
+    pem_field="certificate",
+    pem_types=(PEM, FORM),
+    pem_description="The certificate itself, in PEM; its chain may follow.",
+    rules={"oneOf": [{"required": ["certificate"]}, {"required": ["serial"]}]},
+    examples={"by its serial": {"serial": "5f0c1b9d2a7e4c6380aa14d7e2b9c05f31d6a8e4"}},
+)
+
+
+def issue_request(asked: Asked[Query, IssueBody]) -> IssueRequest:
+    """Raises InvalidRequest, UnsupportedMediaType, as all of these do."""
+    return _issue_request(asked, asked.body)
+
+
+def named_request(asked: Asked[Query, NamedBody]) -> NamedRequest:
+    """For a service of a name."""
+    body = asked.body
+    return NamedRequest(body.name, _given(body.owner), _issue_request(asked, body))
+
+
+def _issue_request(asked: Asked[Query, Any], body: IssueBody) -> IssueRequest:
+    if body.csr is not UNSET and body.key_type is not UNSET:
         raise InvalidRequest(
             "csr_and_key_type", "a CSR brings its own key: leave key_type out", field="key_type"
         )
     return IssueRequest(
-        csr_pem=None if body.csr is msgspec.UNSET else body.csr.encode(),
-        key_type=KeyType.EC_P256 if body.key_type is msgspec.UNSET else body.key_type,
-        access=None if body.access is msgspec.UNSET else body.access,
-        days=None if body.days is msgspec.UNSET else body.days,
+        csr_pem=_encoded(body.csr),
+        key_type=KeyType.EC_P256 if body.key_type is UNSET else body.key_type,
+        access=_given(body.access),
+        days=_given(body.days),
         label=body.label,
-        idempotency_key=_checked(idempotency_key),
-        digest=hashlib.sha256(msgspec.json.encode(body)).hexdigest(),
+        idempotency_key=asked.idempotency_key,
+        digest=asked.digest,
     )
 
 
-def read_csr(request: Request) -> bytes:
-    """The CSR that the body is, or holds. Raises InvalidRequest, UnsupportedMediaType."""
-    text = _text(request)
-    if _form(request, text) == JSON:
-        return _decode(text, CsrBody).csr.encode()
-    return text.encode()
-
-
-def _text(request: Request) -> str:
-    body = request.raw_body
-    try:
-        text = body.decode() if isinstance(body, bytes) else str(body)
-    except UnicodeDecodeError as error:
-        raise _not_utf8() from error
-    # API Gateway hands text on with each undecodable byte replaced by this character.
-    if "\ufffd" in text:
-        raise _not_utf8()
-    return text
-
-
-def _not_utf8() -> InvalidRequest:
-    return InvalidRequest("body_not_utf8", "the body must be UTF-8 text")
-
-
-def _form(request: Request, text: str) -> str:
-    """JSON, or PEM for anything that stands for a CSR as it is."""
-    content_type = str(request.headers.get("content-type") or "")
-    media_type = content_type.partition(";")[0].strip().lower()
-    is_pem = text.lstrip().startswith("-----BEGIN")
-    if media_type == JSON or (not media_type and not is_pem):
-        return JSON
-    if media_type in (PKCS10, PEM) or (media_type in (FORM, "") and is_pem):
-        return PEM
-    if media_type == FORM:
-        detail = "for JSON say so: curl -H 'content-type: application/json'"
-    else:
-        detail = f"send {JSON}, {PKCS10} or {PEM}"
-    raise UnsupportedMediaType("unsupported_media_type", detail, field="content-type")
-
-
-def _decode(text: str, shape: type[_Body]) -> _Body:
-    try:
-        return msgspec.json.decode(text, type=shape)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error), shape) from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest("malformed_json", "the body is not JSON") from error
-
-
-def _invalid(message: str, shape: type[msgspec.Struct]) -> InvalidRequest:
-    if unknown := _UNKNOWN.match(message):
-        detail = f"there is no such field; there are: {', '.join(shape.__struct_fields__)}"
-        return InvalidRequest("unknown_field", detail, field=unknown["field"][:64])
-    text, field = _apart(message)
-    if message.startswith("Invalid enum value"):
-        return InvalidRequest("unknown_value", _allowed(field), field=field)
-    if message.startswith("Object missing required field"):
-        return InvalidRequest("missing_field", "the body needs a csr", field="csr")
-    return InvalidRequest("wrong_type", text.replace("`", ""), field=field)
-
-
-def _apart(message: str) -> tuple[str, str | None]:
-    """msgspec's message without its path, and the field that the path leads to.
-
-    The path comes last. Before it the message may quote the request, which may hold anything, what
-    looks like a path included.
-    """
-    text, _, path = message.rpartition(_PATH)
-    field = _FIELD.match(path) if text else None
-    return (text, field[0]) if field else (message, None)
-
-
-def _allowed(field: str | None) -> str:
-    kinds: dict[str | None, Any] = {"key_type": KeyType, "access": Access}
-    return f"it must be one of: {', '.join(kinds[field])}"
-
-
-def _checked(idempotency_key: str | None) -> str | None:
-    if idempotency_key is None or _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-        return idempotency_key
-    raise InvalidRequest(
-        "bad_idempotency_key",
-        "an Idempotency-Key has 1 to 64 visible ASCII characters",
-        field="Idempotency-Key",
+def renew_request(asked: Asked[Query, RenewBody]) -> RenewRequest:
+    """For a successor."""
+    body = asked.body
+    return RenewRequest(
+        csr_pem=_encoded(body.csr),
+        days=_given(body.days),
+        revoke_old=body.revoke_old,
+        idempotency_key=asked.idempotency_key,
+        digest=asked.digest,
     )
+
+
+def evidence(asked: Asked[Query, DiagnoseBody]) -> bytes | str:
+    """The certificate as it came, or the serial as it was pasted."""
+    certificate, serial = asked.body.certificate, asked.body.serial
+    if certificate is not UNSET and serial is UNSET:
+        return certificate.encode()
+    if serial is not UNSET and certificate is UNSET:
+        return serial
+    raise InvalidRequest("certificate_or_serial", "give one of the two: certificate or serial")
+
+
+_Value = TypeVar("_Value")
+
+
+def _given(value: _Value | UnsetType) -> _Value | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _encoded(pem: str | UnsetType) -> bytes | None:
+    return None if isinstance(pem, UnsetType) else pem.encode()

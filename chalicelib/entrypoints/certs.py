@@ -1,92 +1,181 @@
-"""Certificates of the caller: ask for one, list them, fetch one or its bundle again."""
+"""Certificates of the caller: issue, list, look up, fetch again, renew, revoke, diagnose."""
 
 from __future__ import annotations
 
-import re
-
-from chalice import Response
-
 from chalicelib import bootstrap
-from chalicelib.domain.model import Selection, Status
-from chalicelib.entrypoints import answers
-from chalicelib.entrypoints.bodies import read_issue_request
-from chalicelib.entrypoints.http import JSON, ApiBlueprint, choose_form, json_answer
-from chalicelib.errors import InvalidRequest, NotFound
+from chalicelib.entrypoints import answers, bodies, codes, documents
+from chalicelib.entrypoints.asked import Asked
+from chalicelib.entrypoints.http import Answer, ApiBlueprint
+from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
+from chalicelib.entrypoints.parameters import Listing
 
 blueprint = ApiBlueprint(__name__)
 
-_SERIAL = re.compile(r"[0-9a-f]{1,40}")
-_DEFAULT_LIMIT, _MAXIMUM_LIMIT = 50, 100
 
+@blueprint.route(
+    "/certs",
+    Operation(
+        method="POST",
+        query=Nothing,
+        accepts=bodies.ISSUE,
+        successes={
+            201: Answers(
+                description="The certificate, with its private key if we made that: it is kept "
+                "for a day, for the caller to fetch again, and nowhere after that.",
+                document=documents.IssuedCertificate,
+                forms=answers.FORMS,
+                headers=("Location",),
+            )
+        },
+        problems=(*codes.ISSUING, *codes.ASKED_FOR, "quota_exceeded"),
+        idempotent=True,
+    ),
+)
+def issue_certificate(asked: Asked[Nothing, bodies.IssueBody]) -> Answer:
+    """Issue a certificate to the caller.
 
-@blueprint.route("/certs", methods=["POST"])
-def issue_certificate() -> Response:
-    """Body: nothing, JSON or a PEM CSR; answers 201 in the form that Accept chooses."""
-    form = choose_form(blueprint.header("accept"), answers.FORMS)
-    blueprint.query(())
-    caller = blueprint.caller()
-    request = read_issue_request(blueprint.current_request, blueprint.header("idempotency-key"))
+    With nothing in the body we make a P-256 key and answer it once. With a CSR, as the body itself
+    or in JSON, its key is certified, and its owner keeps it.
+    """
+    request = bodies.issue_request(asked)
     issuing = bootstrap.services().issuing
-    return answers.issued_answer(issuing.issue(request, caller), form, issuing.now(), 201)
+    issued = issuing.issue(request, asked.caller)
+    return answers.issued_answer(issued, asked.form, issuing.now(), "/certs")
 
 
-@blueprint.route("/certs", methods=["GET"])
-def list_certificates() -> Response:
-    """Query: status, limit (1 to 100, default 50), cursor; the caller's own, newest first."""
-    choose_form(blueprint.header("accept"), (JSON,))
-    caller = blueprint.caller()
-    given = blueprint.query(("status", "limit", "cursor"))
+@blueprint.route(
+    "/certs",
+    Operation(
+        method="GET",
+        query=Listing,
+        accepts=NO_BODY,
+        successes={
+            200: Answers(description="One page of them.", document=documents.CertificateList)
+        },
+        problems=codes.LISTING,
+    ),
+)
+def list_certificates(asked: Asked[Listing, Nothing]) -> Answer:
+    """List the caller's certificates, the newest first."""
+    catalogue, given = bootstrap.services().catalogue, asked.query
+    page = catalogue.own(asked.caller, given.selection(), given.limit, given.start)
+    return answers.list_answer(page, catalogue.now())
+
+
+@blueprint.route(
+    "/certs/{serial}",
+    Operation(
+        method="GET",
+        query=Nothing,
+        accepts=NO_BODY,
+        successes={200: Answers(description="It.", document=documents.Certificate)},
+        problems=codes.RECORDS,
+    ),
+)
+def get_certificate(asked: Asked[Nothing, Nothing]) -> Answer:
+    """Look up one of the caller's certificates."""
     catalogue = bootstrap.services().catalogue
-    selection = Selection(status=_status(given))
-    page = catalogue.own(caller, selection, _limit(given), given.get("cursor"))
-    now = catalogue.now()
-    shown = [answers.certificate_summary(record, now) for record in page.records]
-    return json_answer({"certificates": shown, "next_cursor": page.cursor})
+    record = catalogue.look_up(asked.serial, asked.caller)
+    return answers.certificate_answer(record, catalogue.now())
 
 
-@blueprint.route("/certs/{serial}", methods=["GET"])
-def get_certificate(serial: str) -> Response:
-    """One of the caller's own; 404 for all others."""
-    choose_form(blueprint.header("accept"), (JSON,))
-    blueprint.query(())
-    catalogue = bootstrap.services().catalogue
-    record = catalogue.look_up(canonical_serial(serial), blueprint.caller())
-    return json_answer(answers.certificate_document(record, catalogue.now()))
+@blueprint.route(
+    "/certs/{serial}/bundle",
+    Operation(
+        method="GET",
+        query=Nothing,
+        accepts=NO_BODY,
+        successes={
+            200: Answers(
+                description="The same again as when it was issued.",
+                document=documents.IssuedCertificate,
+                forms=answers.FORMS,
+            )
+        },
+        problems=(*codes.HANDING_OUT, "bundle_expired"),
+    ),
+)
+def get_bundle(asked: Asked[Nothing, Nothing]) -> Answer:
+    """Fetch a certificate again, with all that a Docker host needs.
 
-
-@blueprint.route("/certs/{serial}/bundle", methods=["GET"])
-def get_bundle(serial: str) -> Response:
-    """The bundle again, in the form that Accept chooses; 404 once its private key has gone."""
-    form = choose_form(blueprint.header("accept"), answers.FORMS)
-    blueprint.query(())
+    A private key that we made is there for a day; after that there is no bundle any more.
+    """
     issuing = bootstrap.services().issuing
-    issued = issuing.bundle_again(canonical_serial(serial), blueprint.caller())
-    return answers.issued_answer(issued, form, issuing.now(), 200)
+    issued = issuing.bundle_again(asked.serial, asked.caller)
+    return answers.bundle_answer(issued, asked.form, issuing.now())
 
 
-def canonical_serial(text: str) -> str:
-    """40 lower-case hex digits, from what people paste: openssl prints upper case, unpadded."""
-    digits = text.lower()
-    if not _SERIAL.fullmatch(digits):
-        raise NotFound("certificate_not_found", "you have no certificate with this serial")
-    return digits.zfill(40)
+@blueprint.route(
+    "/certs/{serial}/renew",
+    Operation(
+        method="POST",
+        query=Nothing,
+        accepts=bodies.RENEW,
+        successes={
+            201: Answers(
+                description="The successor, in the forms of a certificate just issued.",
+                document=documents.RenewedCertificate,
+                forms=answers.FORMS,
+                headers=("Location",),
+            )
+        },
+        problems=(
+            *codes.ISSUING,
+            "already_renewed",
+            "not_renewable",
+            "access_changed",
+            "quota_exceeded",
+        ),
+        idempotent=True,
+    ),
+)
+def renew_certificate(asked: Asked[Nothing, bodies.RenewBody]) -> Answer:
+    """Issue a successor with the same name, owner and access.
+
+    The key stays the same, unless the body brings a CSR; if we made the key, we make a new one.
+    """
+    request = bodies.renew_request(asked)
+    issuing = bootstrap.services().issuing
+    issued = issuing.renew(asked.serial, request, asked.caller)
+    return answers.renewed_answer(issued, asked.form, issuing.now(), revoked_old=request.revoke_old)
 
 
-def _status(given: dict[str, str]) -> Status | None:
-    value = given.get("status")
-    if value is None:
-        return None
-    if value not in set(Status):
-        raise InvalidRequest(
-            "unknown_value", f"it must be one of: {', '.join(Status)}", field="status"
-        )
-    return Status(value)
+@blueprint.route(
+    "/certs/{serial}",
+    Operation(
+        method="DELETE",
+        query=Nothing,
+        accepts=bodies.REVOKE,
+        successes=answers.REVOKED,
+        problems=codes.REVOKING,
+    ),
+)
+def revoke_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
+    """Revoke one of the caller's certificates; again changes nothing.
+
+    With it go the older certificates of the same key; all of them if the reason is keyCompromise,
+    none if it is superseded. The registry refuses them within a minute of a 200.
+    """
+    reason = asked.body.reason
+    revoking = bootstrap.services().revoking
+    revoked = revoking.revoke(asked.serial, reason, asked.caller)
+    return answers.revoked_answer(revoked, revoking.now())
 
 
-def _limit(given: dict[str, str]) -> int:
-    value = given.get("limit", str(_DEFAULT_LIMIT))
-    if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= _MAXIMUM_LIMIT:
-        raise InvalidRequest(
-            "limit_out_of_range", f"limit must be from 1 to {_MAXIMUM_LIMIT}", field="limit"
-        )
-    return int(value)
+@blueprint.route(
+    "/certs/diagnose",
+    Operation(
+        method="POST",
+        query=Nothing,
+        accepts=bodies.DIAGNOSE,
+        successes={
+            200: Answers(description="What was found.", document=documents.DiagnosisDocument)
+        },
+        problems=codes.DIAGNOSING,
+    ),
+)
+def diagnose_certificate(asked: Asked[Nothing, bodies.DiagnoseBody]) -> Answer:
+    """Say whether the registry would admit one of the caller's certificates, and if not, why."""
+    evidence = bodies.evidence(asked)
+    diagnosis = bootstrap.services().diagnosing.diagnose(evidence, asked.caller)
+    return answers.diagnosis_answer(diagnosis)

@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
-from chalice import Response
-
 from chalicelib import bootstrap
-from chalicelib.entrypoints import answers
-from chalicelib.entrypoints.bodies import read_csr
-from chalicelib.entrypoints.http import JSON, PEM, ApiBlueprint, choose_form, json_answer
+from chalicelib.entrypoints import answers, bodies, codes, documents
+from chalicelib.entrypoints.asked import Asked
+from chalicelib.entrypoints.forms import JSON, PEM
+from chalicelib.entrypoints.http import Answer, ApiBlueprint
+from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
 
 blueprint = ApiBlueprint(__name__)
 
 
-@blueprint.route("/trust", methods=["GET"])
-def get_trust() -> Response:
-    """The trust as last published: CAs, CRL, where the registry is."""
-    choose_form(blueprint.header("accept"), (JSON,))
-    blueprint.query(())
-    return json_answer(bootstrap.services().trust.current().to_json())
+@blueprint.route(
+    "/trust",
+    Operation(
+        method="GET",
+        query=Nothing,
+        accepts=NO_BODY,
+        successes={
+            200: Answers(description="As last published.", document=documents.TrustDocument)
+        },
+        problems=codes.TRUST,
+        any_signer=True,
+    ),
+)
+def get_trust(asked: Asked[Nothing, Nothing]) -> Answer:
+    """Get the CAs, the revocation lists, and where the registry is."""
+    return answers.trust_answer(bootstrap.services().trust.current())
 
 
-@blueprint.route("/registry/cert", methods=["POST"])
-def issue_registry_certificate() -> Response:
-    """Body: a PEM CSR, bare or in JSON; answers 201 with a certificate for the registry's host."""
-    form = choose_form(blueprint.header("accept"), (JSON, PEM))
-    blueprint.query(())
+@blueprint.route(
+    "/registry/cert",
+    Operation(
+        method="POST",
+        query=Nothing,
+        accepts=bodies.REGISTRY,
+        successes={
+            201: Answers(
+                description="A certificate for the registry's host name.",
+                document=documents.ServerCertificate,
+                forms=(JSON, PEM),
+            )
+        },
+        problems=(
+            *codes.RECORDS,
+            *codes.AUTHORITIES,
+            *codes.CSR,
+            "missing_field",
+            "not_the_registry_host",
+            "authority_expired",
+            "table_unwritable",
+            "busy",
+        ),
+    ),
+)
+def issue_registry_certificate(asked: Asked[Nothing, bodies.CsrBody]) -> Answer:
+    """Issue the registry's own certificate; for the registry's host alone.
+
+    It is for the host name that the stack is configured with, whatever the CSR names.
+    """
+    csr = asked.body.csr.encode()
     serving = bootstrap.services().serving
-    issued = serving.issue(read_csr(blueprint.current_request), blueprint.caller())
-    if form == PEM:
-        return Response(
-            body=issued.record.certificate_pem + issued.chain,
-            status_code=201,
-            headers={"Content-Type": PEM, "Cache-Control": "no-store"},
-        )
-    document = answers.certificate_document(issued.record, serving.now())
-    return json_answer({**document, "chain": issued.chain}, 201)
+    issued = serving.issue(csr, asked.caller)
+    return answers.server_certificate_answer(issued, asked.form, serving.now())

@@ -12,6 +12,7 @@ from chalice.test import Client, HTTPResponse
 ANN = "arn:aws:iam::123456789012:user/ann"
 BOB = "arn:aws:iam::123456789012:user/bob"
 REQUEST_ID = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+ARRIVAL_MS = 1772600767123
 
 
 class _Signed:
@@ -25,9 +26,12 @@ class _Signed:
         return getattr(self._app, name)
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        event["requestContext"]["requestId"] = REQUEST_ID
-        event["requestContext"]["path"] = "/v1" + event["requestContext"]["path"]
-        event["requestContext"]["identity"]["userArn"] = self.caller
+        context = event["requestContext"]
+        context["requestId"] = REQUEST_ID
+        context["requestTimeEpoch"] = ARRIVAL_MS
+        context["path"] = "/v1" + context["path"]
+        context["identity"]["userArn"] = self.caller
+        context["identity"]["userAgent"] = event["headers"].get("user-agent")
         if not event.get("isBase64Encoded"):
             # API Gateway hands text on, and nothing as None.
             event["body"] = event["body"].decode("utf-8", "replace") or None
@@ -37,10 +41,10 @@ class _Signed:
 
 @dataclass
 class Api:
-    """Asks as *caller*, and keeps every answer."""
+    """Asks as *caller*, and keeps every request with its answer."""
 
     app: Chalice
-    answers: list[HTTPResponse] = field(default_factory=list)
+    exchanges: list[tuple[str, HTTPResponse]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._signed = _Signed(self.app)
@@ -62,5 +66,6 @@ class Api:
             sent.setdefault("content-type", "application/json")
             body = json.dumps(body).encode()
         self._signed.caller = caller
-        self.answers.append(self._client.http.request(method, path, sent, body))
-        return self.answers[-1]
+        answer = self._client.http.request(method, path, sent, body)
+        self.exchanges.append((request, answer))
+        return answer

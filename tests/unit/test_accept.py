@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.entrypoints.answers import FORMS
-from chalicelib.entrypoints.http import GZIP, JSON, PEM, SHELL, choose_form
+from chalicelib.entrypoints.forms import GZIP, JSON, PEM, SHELL, choose_form
 from chalicelib.errors import NotAcceptable
 
 CHOSEN = {

@@ -4,35 +4,65 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from chalice.app import Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.domain.model import Access, IssueRequest, KeyType
-from chalicelib.entrypoints.bodies import read_csr, read_issue_request
+from chalicelib.domain.model import (
+    Access,
+    IssueRequest,
+    KeyType,
+    NamedRequest,
+    RenewRequest,
+    RevocationReason,
+)
+from chalicelib.entrypoints import bodies
+from chalicelib.entrypoints.asked import Asked
+from chalicelib.entrypoints.operations import Accepts, Answers, Nothing, Operation
 from chalicelib.errors import AppError, InvalidRequest, UnsupportedMediaType
 from tests.unit.signing_requests import csr, ec_key
 
 CSR = csr(ec_key())
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+PEM_FILE = "application/x-pem-file"
 AS_PEM = ["application/pkcs10", "application/x-pem-file", FORM, None, "application/X-PEM-File; a=b"]
 
 
-def request(body: bytes | str, content_type: str | None = JSON) -> Request:
-    headers = {} if content_type is None else {"content-type": content_type}
-    event = {"requestContext": {"httpMethod": "POST", "resourcePath": "/"}, "body": body}
-    return Request(
-        {**event, "headers": headers, "pathParameters": None, "stageVariables": None}
-        | {"multiValueQueryStringParameters": None}
-    )
+def asked_with(
+    body: object,
+    content_type: str | None = JSON,
+    key: str | None = None,
+    *,
+    accepts: Accepts[Any] = bodies.ISSUE,
+    path: str = "/certs",
+    serial: str | None = None,
+) -> Asked[Any, Any]:
+    """body: bytes or text as they are, else as JSON."""
+    headers = {"content-type": content_type, "idempotency-key": key}
+    event = {
+        "requestContext": {"httpMethod": "POST", "resourcePath": path},
+        "headers": {name: value for name, value in headers.items() if value is not None},
+        "body": body if isinstance(body, (bytes, str)) else json.dumps(body),
+        "pathParameters": {"serial": serial} if serial else None,
+        "stageVariables": None,
+        "multiValueQueryStringParameters": None,
+    }
+    successes = {200: Answers(description="", document=Nothing)}
+    operation = Operation(method="POST", query=Nothing, accepts=accepts, successes=successes)
+    return Asked(Request(event), operation)
 
 
 def read(body: object, content_type: str | None = JSON, key: str | None = None) -> IssueRequest:
-    sent = body if isinstance(body, (bytes, str)) else json.dumps(body)
-    return read_issue_request(request(sent, content_type), key)
+    return bodies.issue_request(asked_with(body, content_type, key))
+
+
+def read_csr(body: object, content_type: str | None = JSON) -> str:
+    csr_body: bodies.CsrBody = asked_with(body, content_type, accepts=bodies.REGISTRY).body
+    return csr_body.csr
 
 
 def refused(body: object, content_type: str | None = JSON) -> tuple[str, str | None, str]:
@@ -198,11 +228,11 @@ def test_the_digest_changes_with_everything_that_was_asked_and_with_nothing_else
 
 @pytest.mark.parametrize("content_type", AS_PEM)
 def test_the_registry_hosts_csr_is_read_bare(content_type: str | None) -> None:
-    assert read_csr(request(CSR, content_type)) == CSR
+    assert read_csr(CSR, content_type) == CSR.decode()
 
 
 def test_the_registry_hosts_csr_is_read_out_of_json() -> None:
-    assert read_csr(request(json.dumps({"csr": CSR.decode()}))) == CSR
+    assert read_csr({"csr": CSR.decode()}) == CSR.decode()
 
 
 @pytest.mark.parametrize(
@@ -216,10 +246,151 @@ def test_the_registry_hosts_csr_is_read_out_of_json() -> None:
 )
 def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_csr(request(body))
+        read_csr(body)
     assert caught.value.code == code
     if code == "missing_field":
         assert caught.value.field == "csr"
+
+
+def named(body: object, content_type: str | None = JSON) -> NamedRequest:
+    return bodies.named_request(asked_with(body, content_type, accepts=bodies.NAMED))
+
+
+def renewal(body: object, content_type: str | None = JSON, **more: Any) -> RenewRequest:
+    given: dict[str, Any] = {"path": "/certs/{serial}/renew", "serial": "ab", **more}
+    return bodies.renew_request(asked_with(body, content_type, accepts=bodies.RENEW, **given))
+
+
+def evidence(body: object, content_type: str | None = JSON) -> bytes | str:
+    return bodies.evidence(asked_with(body, content_type, accepts=bodies.DIAGNOSE))
+
+
+def test_a_service_is_named_and_may_have_an_owner() -> None:
+    owner = "arn:aws:sts::123456789012:assumed-role/ci/runner"
+    asked = named({"name": "ci", "owner": owner, "access": "pull", "days": 400, "label": "x"})
+    assert (asked.name, asked.owner) == ("ci", owner)
+    assert (asked.request.access, asked.request.days, asked.request.label) == ("pull", 400, "x")
+    assert named({"name": "ci"}).owner is None
+
+
+OWNER = "arn:aws:iam::123456789012:user/ann"
+BAD_NAMED: dict[str, tuple[object, str, str | None]] = {
+    "no name": ({}, "missing_field", "name"),
+    "an empty name": ({"name": ""}, "bad_name", "name"),
+    "a long name": ({"name": "x" * 65}, "bad_name", "name"),
+    "a name with a slash": ({"name": "a/b"}, "bad_name", "name"),
+    "a name with a space": ({"name": "a b"}, "bad_name", "name"),
+    "a name with a line": ({"name": "a\nb"}, "bad_name", "name"),
+    "a name that is a number": ({"name": 1}, "wrong_type", "name"),
+    "an owner that is a name": ({"name": "ci", "owner": "ann"}, "bad_owner", "owner"),
+    "an empty owner": ({"name": "ci", "owner": ""}, "bad_owner", "owner"),
+    "the root as owner": ({"name": "ci", "owner": OWNER[:25] + ":root"}, "bad_owner", "owner"),
+    "a role as owner": (
+        {"name": "ci", "owner": "arn:aws:iam::123456789012:role/ci"}, "bad_owner", "owner",
+    ),
+    "an endless owner": ({"name": "ci", "owner": OWNER + "/" * 1024}, "bad_owner", "owner"),
+    "nothing": (b"", "malformed_json", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "code", "field"), BAD_NAMED.values(), ids=BAD_NAMED)
+def test_a_service_with_a_bad_name_or_owner_is_refused(
+    body: object, code: str, field: str | None
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        named(body)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.parametrize("content_type", [PEM_FILE, "application/pkcs10", FORM, None])
+def test_a_named_certificate_is_asked_for_in_json_alone(content_type: str | None) -> None:
+    with pytest.raises((UnsupportedMediaType, InvalidRequest)) as caught:
+        named(CSR, content_type)
+    assert caught.value.code in ("unsupported_media_type", "malformed_json")
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 64, "ci-runner@example.com", "+=,.@_-"])
+def test_a_name_may_hold_what_iam_allows(name: str) -> None:
+    assert named({"name": name}).name == name
+
+
+@pytest.mark.parametrize("body", [b"", {}])
+def test_a_renewal_of_nothing_keeps_all_as_it_was(body: object) -> None:
+    asked = renewal(body)
+    assert asked == RenewRequest(digest=asked.digest)
+
+
+def test_a_renewal_may_bring_a_key_and_a_lifetime_and_revoke_the_old() -> None:
+    asked = renewal({"csr": "x", "days": 3, "revoke_old": True}, key="once")
+    assert asked == RenewRequest(b"x", 3, True, "once", asked.digest)
+    assert renewal(CSR, PEM_FILE).csr_pem == CSR
+
+
+@pytest.mark.parametrize("field", ["access", "label", "key_type", "name", "owner"])
+def test_a_renewal_changes_nothing_else(field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        renewal({field: "x"})
+    assert (caught.value.code, caught.value.field) == ("unknown_field", field)
+
+
+def test_the_digest_changes_with_the_route_and_the_serial_as_well() -> None:
+    digests = [
+        read({}).digest,
+        renewal({}).digest,
+        renewal({}, serial="ac").digest,
+        renewal({"revoke_old": True}).digest,
+        named({"name": "a"}).request.digest,
+        named({"name": "b"}).request.digest,
+        named({"name": "a", "owner": OWNER}).request.digest,
+    ]
+    assert len(set(digests)) == len(digests)
+    assert renewal({}).digest == renewal(b"", serial="AB".zfill(40)).digest
+
+
+def reason(body: object, content_type: str | None = JSON) -> RevocationReason:
+    found: bodies.RevokeBody = asked_with(body, content_type, accepts=bodies.REVOKE).body
+    return found.reason
+
+
+@pytest.mark.parametrize("body", [b"", {}])
+def test_a_revocation_needs_no_reason(body: object) -> None:
+    assert reason(body) is RevocationReason.UNSPECIFIED
+
+
+@pytest.mark.parametrize("name", RevocationReason)
+def test_a_revocation_may_have_a_reason(name: RevocationReason) -> None:
+    assert reason({"reason": str(name)}) is name
+
+
+@pytest.mark.parametrize("name", ["lost", "", "keycompromise", "certificateHold", "removeFromCRL"])
+def test_a_reason_there_is_not_is_refused_and_those_there_are_named(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="unspecified, keyCompromise, ") as caught:
+        reason({"reason": name})
+    assert (caught.value.code, caught.value.field) == ("unknown_value", "reason")
+
+
+@pytest.mark.parametrize("content_type", [PEM_FILE, FORM, None])
+def test_a_certificate_to_diagnose_comes_as_it_is_or_in_json(content_type: str | None) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    assert evidence(pem, content_type) == evidence({"certificate": pem}) == pem.encode()
+
+
+def test_a_serial_to_diagnose_is_left_as_it_was_pasted() -> None:
+    assert evidence({"serial": "AB:cd"}) == "AB:cd"
+
+
+@pytest.mark.parametrize("body", [{}, {"certificate": "x", "serial": "ab"}])
+def test_one_thing_is_diagnosed_at_a_time(body: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        evidence(body)
+    assert caught.value.code == "certificate_or_serial"
+
+
+def test_a_csr_is_no_certificate_to_diagnose() -> None:
+    with pytest.raises(
+        UnsupportedMediaType, match=r"^send application/json or application/x-pem-file$"
+    ):
+        evidence(CSR, "application/pkcs10")
 
 
 @given(
@@ -229,7 +400,9 @@ def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) ->
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["csr", "key_type", "access", "days", "label", "x"]),
+                st.sampled_from(
+                    ["csr", "key_type", "access", "days", "label", "name", "reason", "serial", "x"]
+                ),
                 inner,
                 max_size=3,
             )
@@ -242,7 +415,6 @@ def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) ->
 def test_any_body_is_read_or_refused_and_never_crashes(
     body: bytes, content_type: str | None
 ) -> None:
-    with suppress(AppError):
-        read_issue_request(request(body, content_type), None)
-    with suppress(AppError):
-        read_csr(request(body, content_type))
+    for accepts in (bodies.ISSUE, bodies.NAMED, bodies.RENEW, bodies.REVOKE, bodies.DIAGNOSE):
+        with suppress(AppError):
+            assert isinstance(asked_with(body, content_type, accepts=accepts).body, accepts.shape)

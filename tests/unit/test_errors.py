@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from chalicelib.entrypoints.http import STATUS_OF, problem
+from chalicelib.entrypoints.problems import STATUS_OF, problem
 from chalicelib.errors import AppError, InvalidRequest
 
 
@@ -24,8 +22,8 @@ def test_errors_are_one_level_deep() -> None:
 
 @pytest.mark.parametrize("status", sorted(set(STATUS_OF.values())))
 def test_every_status_has_a_title_of_its_own(status: int) -> None:
-    titles = [json.loads(problem(each, "c", "d").body)["title"] for each in set(STATUS_OF.values())]
-    assert titles.count(json.loads(problem(status, "c", "d").body)["title"]) == 1
+    titles = [problem(each, "c", "d").title for each in set(STATUS_OF.values())]
+    assert titles.count(problem(status, "c", "d").title) == 1
 
 
 @pytest.mark.parametrize(("kind", "status"), STATUS_OF.items())

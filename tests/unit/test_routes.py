@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ClientError
 from chalice import IAMAuthorizer
-from chalice.test import Client, HTTPResponse
+from chalice.test import Client
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -20,8 +18,9 @@ import app
 from chalicelib import bootstrap
 from chalicelib.domain.model import CertificateRecord, RevocationReason
 from chalicelib.errors import DependencyFailed, Misconfigured
+from tests.unit.answered_problems import assert_problem
 from tests.unit.authorities import DAY, HOST, NOW, client_ca, server_ca
-from tests.unit.signed_gateway import ANN, BOB, REQUEST_ID, Api
+from tests.unit.signed_gateway import ANN, BOB, Api
 from tests.unit.signing_requests import csr, ec_key, rsa_key
 from tests.unit.stand_ins import REGISTRY_HOST_ROLE, World
 
@@ -32,18 +31,6 @@ JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 PEM, GZIP, SHELL = "application/x-pem-file", "application/gzip", "text/x-shellscript"
 REGISTRY = f"arn:aws:sts::123456789012:assumed-role/{REGISTRY_HOST_ROLE}/i-0123abcd"
 SERIAL = f"{2**158 + 1:040x}"
-
-
-@pytest.fixture
-def api(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """Whatever a test asks, no answer may lack the request id or let itself be cached."""
-    monkeypatch.setattr(bootstrap, "services", lambda: world)
-    made = Api(app.app)
-    yield made
-    for answer in made.answers:
-        assert answer.headers["x-request-id"] == REQUEST_ID
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def leaf_of(pem: str | bytes) -> x509.Certificate:
@@ -336,31 +323,6 @@ PROBLEMS: dict[str, Case] = {
                              "unknown_parameter", "a"),
 }  # fmt: skip
 
-TITLES = {
-    400: "Bad request",
-    403: "Forbidden",
-    404: "Not found",
-    406: "Not acceptable",
-    409: "Conflict",
-    415: "Unsupported media type",
-    429: "Too many requests",
-    500: "Internal server error",
-    503: "Service unavailable",
-}
-
-
-def assert_problem(answer: HTTPResponse, status: int, code: str, field: str | None = None) -> str:
-    """By RFC 9457, with our members. Answers the detail."""
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    document = json.loads(answer.body)
-    detail = document.pop("detail")
-    expected = {"type": "about:blank", "title": TITLES[status], "status": status, "code": code}
-    assert document == (expected if field is None else {**expected, "field": field})
-    assert answer.status_code == status
-    assert isinstance(detail, str)
-    assert 8 <= len(detail) <= 200
-    return detail
-
 
 class TestProblems:
     @pytest.mark.parametrize("case", PROBLEMS.values(), ids=PROBLEMS)
@@ -372,7 +334,10 @@ class TestProblems:
         assert world.untouched
 
     def test_the_parameters_there_are_are_named(self, api: Api) -> None:
-        for path, named in (("/certs", "status, limit, cursor"), ("/trust", "none")):
+        for path, named in (
+            ("/certs", "status, expires_before, limit, cursor"),
+            ("/trust", "none"),
+        ):
             detail = assert_problem(api(f"GET {path}?a=b"), 400, "unknown_parameter", "a")
             assert detail == f"there is no such parameter; there are: {named}"
 
@@ -482,7 +447,7 @@ class TestProblems:
 class TestEveryRoute:
     def test_every_route_is_signed_and_open_to_every_content_type(self) -> None:
         entries = [entry for methods in app.app.routes.values() for entry in methods.values()]
-        assert len(entries) == 6
+        assert len(entries) == 15
         for entry in entries:
             assert isinstance(entry.authorizer, IAMAuthorizer), entry.uri_pattern
             assert entry.content_types == []
@@ -491,10 +456,16 @@ class TestEveryRoute:
     def test_the_routes_are_those_of_the_contract(self) -> None:
         assert {path: set(methods) for path, methods in app.app.routes.items()} == {
             "/certs": {"GET", "POST"},
-            "/certs/{serial}": {"GET"},
+            "/certs/{serial}": {"GET", "DELETE"},
             "/certs/{serial}/bundle": {"GET"},
+            "/certs/{serial}/renew": {"POST"},
+            "/certs/diagnose": {"POST"},
+            "/admin/certs": {"GET", "POST"},
+            "/admin/certs/{serial}": {"GET", "DELETE"},
+            "/admin/certs/diagnose": {"POST"},
             "/trust": {"GET"},
             "/registry/cert": {"POST"},
+            "/openapi.json": {"GET"},
         }
 
     def test_the_archive_is_the_one_binary_answer(self) -> None:

@@ -1,0 +1,74 @@
+"""Query parameters: the types that validate and describe them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chalicelib.domain.model import Selection, Status
+from chalicelib.entrypoints.bodies import Owner
+from chalicelib.entrypoints.reading import refusal
+from chalicelib.errors import InvalidRequest
+
+_BAD_TIME = "give a time as RFC 3339 has it, in UTC: 2026-03-04T05:06:07Z"
+
+
+class Listing(Struct, forbid_unknown_fields=True):
+    """Which certificates to list."""
+
+    status: Annotated[Status, Meta(description="Only those that are this.")] | UnsetType = UNSET
+    expires_before: (
+        Annotated[
+            datetime,
+            Meta(
+                tz=True,
+                description="Only those that have not expired yet, and end before this time.",
+                examples=["2030-01-01T00:00:00Z"],
+                extra=refusal("bad_time", _BAD_TIME),
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    limit: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="How many at most.",
+            extra=refusal("limit_out_of_range", "limit must be from 1 to 100"),
+        ),
+    ] = 50
+    cursor: Annotated[str, Meta(description="next_cursor of the page before.")] | UnsetType = UNSET
+
+    @property
+    def start(self) -> str | None:
+        """Where the page starts; None: at the start."""
+        return None if self.cursor is UNSET else self.cursor
+
+    def selection(self) -> Selection:
+        """Raises InvalidRequest for a time that has no place in UTC."""
+        return Selection(
+            status=None if self.status is UNSET else self.status,
+            expires_before=None if self.expires_before is UNSET else _in_utc(self.expires_before),
+        )
+
+
+class AnyonesListing(Listing, forbid_unknown_fields=True, kw_only=True):
+    """Whose certificates to list, and which."""
+
+    owner: Annotated[Owner, Meta(description="Only this owner's.")] | UnsetType = UNSET
+
+    def selection(self) -> Selection:
+        """Of this owner's."""
+        of_all = super().selection()
+        return of_all if self.owner is UNSET else replace(of_all, owner=self.owner)
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:  # the first or last hours that a datetime can hold
+        raise InvalidRequest("bad_time", _BAD_TIME, field="expires_before") from error
