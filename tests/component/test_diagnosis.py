@@ -403,7 +403,9 @@ def removed(host: Host) -> bytes:
 
 
 def expired_list(ca: ThrowawayCa) -> bytes:
-    return crl_pem(ca.crl(last_update=now() - DAY, next_update=now() - HOUR))
+    """Newer than a good one, which is 5 minutes old."""
+    start = now() - timedelta(minutes=2)
+    return crl_pem(ca.crl(last_update=start, next_update=start + timedelta(minutes=1)))
 
 
 def expired_ca() -> Authority:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.model import Access, Grant, KeyType, Validity
@@ -155,6 +155,7 @@ def read_all(pem: bytes) -> None:
         is_signed_by(certificate, ca.certificate)
 
 
+@settings(deadline=None)
 @given(st.binary())
 @example(pem_of(b""))
 def test_any_bytes_are_refused_by_errors_of_ours(content: bytes) -> None:
@@ -163,6 +164,7 @@ def test_any_bytes_are_refused_by_errors_of_ours(content: bytes) -> None:
     read_all(GOOD + content)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(DER) - 1), st.integers(0, 255)), min_size=1, max_size=4)
 )

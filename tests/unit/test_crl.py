@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.model import RevocationReason
@@ -233,6 +233,7 @@ near = st.sampled_from([SERIAL, OTHER, STORED_DATE, "superseded", f"2026#{SERIAL
 names = st.sampled_from(["sk", "serial", "revoked_at", "reason"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(names, near)))
 def test_whatever_is_stored_a_list_is_signed_and_holds_every_readable_serial(
     rows: list[dict[str, object]],

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.diagnosis import Diagnosis, FindingCode, RevocationFacts
@@ -475,6 +475,7 @@ def _lengthened(der: bytes, at: int, more: int) -> bytes:
     )
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text() | st.text("0123456789abcdefABCDEF:x", max_size=45))
 def test_any_evidence_is_answered_or_refused_by_errors_of_ours(evidence: bytes | str) -> None:
     for ask in (lambda e: World().service.diagnose(e, ANN), World().service.diagnose_any):

@@ -215,7 +215,7 @@ def _subject(case: Case) -> Iterator[Finding]:
 
 
 def _is_early(certificate: x509.Certificate, now: datetime) -> bool:
-    return certificate.not_valid_before_utc > now.replace(microsecond=0)
+    return certificate.not_valid_before_utc > now
 
 
 def _has_ended(certificate: x509.Certificate, now: datetime) -> bool:
