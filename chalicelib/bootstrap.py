@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ class Services:
             registry=self._registry.name,
             registry_address=self._settings.registry_address,
             now=_now,
+            pause=time.sleep,
         )
 
     @cached_property

@@ -15,6 +15,7 @@ from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 # Long enough to paste it into a terminal, short enough not to matter in a shell's history.
 LINK_LIFETIME = timedelta(minutes=15)
@@ -26,6 +27,15 @@ KEY_TAG = "holds-key=true"
 # What S3 answers when the object is not the one that the condition names: it was replaced, is
 # being replaced, or has gone.
 _CHANGED_MEANWHILE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+
+
+# Metadata of the trust's objects: with which CRL number they were published.
+_PUBLICATION = "crl-number"
+
+
+class _Condition(TypedDict, total=False):
+    IfMatch: str
+    IfNoneMatch: str
 
 
 class _Tags(TypedDict, total=False):
@@ -84,16 +94,20 @@ class ConfigBucket:
 
     def published(self) -> PublishedTrust:
         """The trust and the versions of all its objects. Raises DependencyFailed."""
-        # The document first: an object is then not older than the version that is compared.
         document = self._read(TRUST_DOCUMENT)
-        versions = {key: self._version(key) for key in TRUST_KEYS if key != TRUST_DOCUMENT}
-        versions[TRUST_DOCUMENT] = None if document is None else document.version
-        there = {key: version for key, version in versions.items() if version is not None}
+        found = {key: self._head(key) for key in TRUST_KEYS if key != TRUST_DOCUMENT}
+        found[TRUST_DOCUMENT] = None if document is None else document.head
+        there = {key: head for key, head in found.items() if head is not None}
         try:
             trust = None if document is None else _trust_in(document.content)
         except Misconfigured:
             trust = None
-        return PublishedTrust(trust, there)
+        return PublishedTrust(
+            trust,
+            {key: head.version for key, head in there.items()},
+            whole=len(there) == len(found)
+            and len({head.publication for head in there.values()}) == 1,
+        )
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
         """Write the trust's objects, in their order, each only if it still is as *instead_of* says.
@@ -104,10 +118,16 @@ class ConfigBucket:
         try:
             for key, content in trust.objects().items():
                 version = instead_of.versions.get(key)
-                if version is None:
-                    self._s3.put_object(Bucket=self._name, Key=key, Body=content, IfNoneMatch="*")
-                else:
-                    self._s3.put_object(Bucket=self._name, Key=key, Body=content, IfMatch=version)
+                condition: _Condition = (
+                    {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+                )
+                self._s3.put_object(
+                    Bucket=self._name,
+                    Key=key,
+                    Body=content,
+                    Metadata={_PUBLICATION: str(trust.crl_number)},
+                    **condition,
+                )
         except ClientError as error:
             if error.response["Error"]["Code"] in _CHANGED_MEANWHILE:
                 raise Contended("busy", "the trust was published by another") from error
@@ -115,9 +135,9 @@ class ConfigBucket:
         except BotoCoreError as error:
             raise _not_published() from error
 
-    def _version(self, key: str) -> str | None:
+    def _head(self, key: str) -> _Head | None:
         try:
-            return self._s3.head_object(Bucket=self._name, Key=key)["ETag"]
+            return _head_of(self._s3.head_object(Bucket=self._name, Key=key))
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None
@@ -128,7 +148,7 @@ class ConfigBucket:
     def _read(self, key: str) -> _Object | None:
         try:
             answer = self._s3.get_object(Bucket=self._name, Key=key)
-            return _Object(answer["Body"].read(), answer["ETag"])
+            return _Object(answer["Body"].read(), _head_of(answer))
         except self._s3.exceptions.NoSuchKey:
             return None
         except (ClientError, BotoCoreError) as error:
@@ -136,9 +156,21 @@ class ConfigBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class _Head:
+    """version: entity tag. publication: the CRL number it was published with, if it says."""
+
+    version: str
+    publication: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Object:
     content: bytes
-    version: str
+    head: _Head
+
+
+def _head_of(answer: GetObjectOutputTypeDef | HeadObjectOutputTypeDef) -> _Head:
+    return _Head(answer["ETag"], answer["Metadata"].get(_PUBLICATION))
 
 
 def _trust_in(document: bytes) -> Trust:

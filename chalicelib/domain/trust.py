@@ -62,10 +62,13 @@ class PublishedTrust:
     """The trust as it stands in the bucket; None where there is none, or none that can be read.
 
     versions: object key to entity tag, for each of the objects that are there.
+    whole: all objects are of one publication, so nobody was interrupted or overtaken while
+    writing them.
     """
 
     trust: Trust | None
     versions: Mapping[str, str]
+    whole: bool
 
 
 _TEXTS = ("registry", "registry_address", "ca_bundle", "client_ca", "crl")

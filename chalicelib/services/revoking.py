@@ -124,9 +124,8 @@ class Revoking:
         if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
             self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
         serials = self.revocations.serials_of_key(record)
-        siblings = [
-            each for each in map(self.records.get, serials) if each and each.serial != record.serial
-        ]
+        others = [serial for serial in serials if serial != record.serial]
+        siblings = [each for each in map(self.records.get, others) if each]
         falling = policy.falls_with(record, siblings, reason)
         if record.revoked_at is None:
             retires = policy.retires_key(reason, siblings, falling, now)

@@ -23,6 +23,10 @@ LONGEST_PAUSE = timedelta(hours=1)
 # Of those that publish at once one wins each round, and the others mostly find theirs published.
 ATTEMPTS = 8
 
+# How long to let another finish that is in the middle of it: a few writes take well under a second.
+PATIENCE = 10
+PAUSE_SECONDS = 0.2
+
 
 class Authorities(Protocol):
     """The CAs in force."""
@@ -68,7 +72,10 @@ class Publication(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrustKeeper:
-    """registry: host or host:port. registry_address: for hosts whose DNS lacks it, or ""."""
+    """registry: host or host:port. registry_address: for hosts whose DNS lacks it, or "".
+
+    pause: wait for so many seconds.
+    """
 
     authorities: Authorities
     revocations: Revocations
@@ -76,6 +83,7 @@ class TrustKeeper:
     registry: str
     registry_address: str
     now: Callable[[], datetime]
+    pause: Callable[[float], None]
 
     def current(self) -> Trust:
         """As last published. Raises Misconfigured when it never was."""
@@ -109,8 +117,8 @@ class TrustKeeper:
         number is greater, and nothing that was revoked before it began is missing from it.
         """
         for _ in range(ATTEMPTS):
-            before = self.publication.published()
-            if before.trust is not None and settled(before.trust):
+            before = self._undisturbed()
+            if before.trust is not None and before.whole and settled(before.trust):
                 return before.trust
             number, pending = self.revocations.next_crl_number(), self.revocations.pending()
             trust = self._trust(number)
@@ -122,6 +130,18 @@ class TrustKeeper:
             self.revocations.settle(pending)
             return trust
         raise DependencyFailed("busy", "too many publish at once; ask again")
+
+    def _undisturbed(self) -> PublishedTrust:
+        """What is published, once nobody is writing it any more; who never ends was broken off.
+
+        Whoever starts meanwhile overtakes the one that writes, and that one would start again.
+        """
+        for _ in range(PATIENCE):
+            published = self.publication.published()
+            if published.whole or not published.versions:
+                return published
+            self.pause(PAUSE_SECONDS)
+        return self.publication.published()
 
     def _trust(self, number: int) -> Trust:
         now = self.now()
@@ -146,7 +166,7 @@ class TrustKeeper:
         return crl.sign_crl(signer, number, now, read.revocations)
 
     def _due(self, published: PublishedTrust) -> bool:
-        if published.trust is None:
+        if published.trust is None or not published.whole:
             return True
         try:
             lists = crl.read_bundle(published.trust.crl)

@@ -270,6 +270,7 @@ class MemoryBundles:
     before_publish: Callable[[Trust], None] = lambda _: None
     fails: bool = False
     publishing_fails: bool = False
+    whole: bool = True
 
     def put(self, serial: str, tar_gz: bytes, *, holds_key: bool) -> None:
         if self.fails:
@@ -292,7 +293,8 @@ class MemoryBundles:
 
     def published_trust(self) -> PublishedTrust:
         versions = dict.fromkeys(TRUST_KEYS, f"{len(self.published)}") if self.published else {}
-        return PublishedTrust(self.published[-1] if self.published else None, versions)
+        last = self.published[-1] if self.published else None
+        return PublishedTrust(last, versions, self.whole)
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
         self.before_publish(trust)
@@ -364,6 +366,7 @@ class World:
         self.limits = Limits(90, 365, 730, 3, ("*",))
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
+        self.pauses: list[float] = []
         self._last_serial = 2**158
         self.keys_made = 0
 
@@ -420,6 +423,7 @@ class World:
             registry=f"{HOST}:8443",
             registry_address="192.0.2.7",
             now=lambda: self.time,
+            pause=self.pauses.append,
         )
 
     @property

@@ -123,6 +123,20 @@ class TestOrder:
         assert world.trust.show_revoked([f"{101:040x}"]) == 2
         assert len(world.bundles.published) == 1
 
+    def test_but_not_at_what_was_broken_off(self, world: World) -> None:
+        """The list in the document may not be the one that the registry reads."""
+        world.records.rows[client_ca().id] = [row(101)]
+        world.trust.refresh()
+        world.bundles.whole = False
+        assert world.trust.show_revoked([f"{101:040x}"]) == 2
+
+    def test_one_that_is_being_written_is_waited_for_but_not_for_ever(self, world: World) -> None:
+        world.trust.refresh()
+        assert world.pauses == []
+        world.bundles.whole = False
+        world.trust.refresh()
+        assert 1 <= sum(world.pauses) <= 3
+
     def test_a_revocation_that_the_others_lack_is_published_all_the_same(
         self, world: World
     ) -> None:
@@ -196,6 +210,11 @@ class TestKeeping:
         with pytest.raises(DependencyFailed):
             world.trust.keep()
         assert world.records.unpublished == ["a"]
+
+    def test_a_publication_that_was_broken_off_is_finished(self, world: World) -> None:
+        world.trust.refresh()
+        world.bundles.whole = False
+        assert world.trust.keep() is not None
 
     def test_nothing_published_is_published(self, world: World) -> None:
         assert world.trust.keep() is not None

@@ -11,31 +11,20 @@ from typing import Any
 import botocore.session
 import pytest
 
-from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
 from chalicelib.bootstrap import Services
 from chalicelib.domain.model import (
     Caller,
     IssueRequest,
-    KeyType,
+    RevocationReason,
     Selection,
-    Validity,
 )
-from chalicelib.domain.pki.authorities import (
-    AuthorityKind,
-    make_client_authority,
-    make_server_authority,
-)
-from chalicelib.domain.pki.keys import make_key, private_key_pem
-from chalicelib.domain.pki.leaves import certificate_pem
 from chalicelib.errors import (
     DependencyFailed,
     QuotaExceeded,
 )
 from tests.component.emulated_aws import EmulatedAws
-from tests.component.store.records import DAY, NOW
+from tests.component.store.authorities import PREFIX, put_authorities
 from tests.unit.settings import SETTINGS
-
-PREFIX = "/registry-trust/test/"
 
 
 class TestAWarmIssuance:
@@ -71,20 +60,7 @@ class TestAWarmIssuance:
 
     @pytest.fixture
     def services(self, aws: EmulatedAws, calls: list[str], clients: list[str]) -> Services:
-        validity = Validity.starting(NOW, 3650 * DAY, DAY)
-        key = make_key(KeyType.EC_P256)
-        made = {
-            AuthorityKind.CLIENT: make_client_authority(key, 1, validity),
-            AuthorityKind.SERVER: make_server_authority(key, 1, validity, "r.example"),
-        }
-        ssm = aws.client("ssm")
-        for kind, ca in made.items():
-            known = AuthoritySet(ca.id, {ca.id: certificate_pem(ca.certificate)})
-            for name, value, type_ in (
-                (authority_set_name(PREFIX, kind), known.to_json(), "String"),
-                (key_name(PREFIX, kind, ca.id), private_key_pem(key).decode(), "SecureString"),
-            ):
-                ssm.put_parameter(Name=name, Value=value, Type=type_, Overwrite=True)
+        put_authorities(aws)
         calls.clear()
         clients.clear()
         return Services(replace(SETTINGS, parameter_prefix=PREFIX, certificates_per_owner=6))
@@ -105,14 +81,31 @@ class TestAWarmIssuance:
             assert f"certs/{serial}/bundle.tar.gz" in calls[2]
         assert clients == []
 
+    def test_it_takes_a_revocation_few_calls_and_no_client(
+        self, aws: EmulatedAws, services: Services, owner: str, calls: list[str], clients: list[str]
+    ) -> None:
+        caller = Caller(owner, "ann")
+        one, two = (services.issuing.issue(IssueRequest(), caller).record for _ in range(2))
+        services.revoking.revoke(one.serial, RevocationReason.UNSPECIFIED, caller)
+        calls.clear()
+        clients.clear()
+        services.revoking.revoke(two.serial, RevocationReason.UNSPECIFIED, caller)
+        assert clients == []
+        told = [call if call.isalpha() else call.split()[0] for call in calls]
+        assert told == [
+            *("GetItem", "GetItem", "TransactWriteItems", "DELETE"),  # the certificate
+            *("GET", "HEAD", "HEAD", "HEAD"),  # what is published
+            *("UpdateItem", "Query", "GetParameters", "Query"),  # what is to be
+            *("PUT", "PUT", "PUT", "PUT", "BatchWriteItem"),
+        ]
+
     def test_requests_at_once_use_the_quota_up_and_never_exceed_it(
         self, services: Services, owner: str
     ) -> None:
         caller, together = Caller(owner, "ann"), threading.Barrier(16)
         issuing = services.issuing
-        services.catalogue.own(
-            caller, Selection(), 1, None
-        )  # so that the threads share what it makes
+        # So that the threads share what it makes.
+        services.catalogue.own(caller, Selection(), 1, None)
 
         def ask(_: int) -> str:
             together.wait()

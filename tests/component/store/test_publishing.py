@@ -1,0 +1,118 @@
+"""Publishing the trust on a real emulator: it only moves forward, and no revocation is lost."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.bootstrap import Services
+from chalicelib.domain.model import Caller, IssueRequest, RevocationReason
+from chalicelib.domain.pki.crl import read_bundle
+from chalicelib.domain.trust import TRUST_KEYS, Trust
+from chalicelib.errors import Contended
+from chalicelib.services.revoking import Revoked
+from tests.component.emulated_aws import EmulatedAws
+from tests.component.store.authorities import PREFIX, put_authorities
+from tests.unit.settings import SETTINGS
+
+BUCKET = "config"
+
+
+@pytest.fixture
+def services(aws: EmulatedAws) -> Services:
+    put_authorities(aws)
+    return Services(replace(SETTINGS, parameter_prefix=PREFIX, certificates_per_owner=100))
+
+
+def objects(aws: EmulatedAws) -> dict[str, str]:
+    s3 = aws.client("s3")
+    return {
+        key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode() for key in TRUST_KEYS
+    }
+
+
+def numbers_published(aws: EmulatedAws) -> list[int | None]:
+    """Of every version of the list that there ever was, oldest first."""
+    s3 = aws.client("s3")
+    versions = s3.list_object_versions(Bucket=BUCKET, Prefix="trust/client-ca.crl")["Versions"]
+    bodies = [
+        s3.get_object(Bucket=BUCKET, Key=each["Key"], VersionId=each["VersionId"])["Body"].read()
+        for each in reversed(versions)
+    ]
+    return [crl.number for body in bodies for crl in read_bundle(body.decode())]
+
+
+def test_what_is_published_is_in_all_its_objects(aws: EmulatedAws, services: Services) -> None:
+    trust = services.trust.refresh()
+    assert {key: text.encode() for key, text in objects(aws).items()} == trust.objects()
+    assert services.trust.current() == trust
+
+
+@pytest.mark.parametrize("changed", TRUST_KEYS)
+def test_an_object_that_changed_meanwhile_is_not_overwritten(
+    aws: EmulatedAws, services: Services, changed: str
+) -> None:
+    bucket: Any = services.trust.publication
+    trust = services.trust.refresh()
+    before = bucket.published()
+    aws.client("s3").put_object(Bucket=BUCKET, Key=changed, Body=b"newer")
+    with pytest.raises(Contended):
+        bucket.publish(replace(trust, registry="other.example", crl="other"), before)
+    assert objects(aws)[changed] == "newer"
+    assert not bucket.published().whole
+    assert services.trust.keep() is not None  # it read that anew, and may
+    assert bucket.published().whole
+
+
+def test_an_object_that_has_gone_is_written_again(aws: EmulatedAws, services: Services) -> None:
+    trust = services.trust.refresh()
+    for key in TRUST_KEYS:
+        aws.client("s3").delete_object(Bucket=BUCKET, Key=key)
+        services.trust.refresh()
+    assert objects(aws).keys() == trust.objects().keys()
+
+
+def test_the_first_publication_of_two_at_once_stands(aws: EmulatedAws, services: Services) -> None:
+    s3 = aws.client("s3")
+    for key in TRUST_KEYS:
+        s3.delete_object(Bucket=BUCKET, Key=key)
+    bucket: Any = services.trust.publication
+    nothing = bucket.published()
+    assert (nothing.trust, nothing.versions) == (None, {})
+    trust = Trust("r", "", "ca", "ca", "", 1)
+    bucket.publish(trust, nothing)
+    with pytest.raises(Contended):
+        bucket.publish(replace(trust, crl_number=2), nothing)
+    assert bucket.read_trust() == trust
+
+
+def test_revocations_at_once_are_all_published_and_the_number_only_grows(
+    aws: EmulatedAws, services: Services, owner: str
+) -> None:
+    s3 = aws.client("s3")
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    caller = Caller(owner, "ann")
+    serials = [services.issuing.issue(IssueRequest(), caller).record.serial for _ in range(8)]
+    services.trust.refresh()
+    revoking, together = services.revoking, threading.Barrier(8)
+
+    def revoke(serial: str) -> Revoked:
+        together.wait()
+        return revoking.revoke(serial, RevocationReason.UNSPECIFIED, caller)
+
+    with ThreadPoolExecutor(8) as threads:
+        done = list(threads.map(revoke, serials))
+    if any(each.crl_pending for each in done):  # it lost eight times: the schedule finishes that
+        assert services.trust.keep() is not None
+    (published,) = read_bundle(objects(aws)["trust/client-ca.crl"])
+    assert all(published.listed(int(serial, 16)) for serial in serials)
+    assert services.trust.current().crl == objects(aws)["trust/client-ca.crl"]
+    numbers = [number for number in numbers_published(aws) if number is not None]
+    assert len(numbers) > 2
+    assert numbers == sorted(set(numbers))
+    assert not set(serials) & set(services.trust.revocations.pending())
+    print(f"{len(numbers)} publications, {sum(each.crl_pending for each in done)} left pending")
