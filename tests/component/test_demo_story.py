@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.demo import certificates
+from localcloud.demo import certificates, revocation
 from localcloud.demo.image import write_image
 from localcloud.demo.story import Outcome, Step, Story, Unexpected
 from localcloud.environment import as_shell
@@ -53,7 +53,16 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_empty(tell: Callable[...
     assert not tell(Step("Typo", 'echo "$WHOO"', plain))
 
 
+REVOKED = """revoked by revocation list 5
+2210 ms
+{"errors":[{"code":"DENIED","message":"this client certificate has been revoked"}]}
+403
+"""
 PUSHED, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def test_the_seconds_from_revoked_to_refused_are_told() -> None:
+    assert "2.2 s after DELETE's answer" in revocation.refused_in_time(Outcome(0, REVOKED, ""))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,10 @@ PUSHED, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
         (lambda o: certificates.certified(o, "OU=push"), "OU = push", "OU = pull"),
         (certificates.same_digests, f"{PUSHED}\n{PUSHED}", f"{PUSHED}\n{OTHER}"),
         (certificates.same_digests, f"{PUSHED}\n{PUSHED}", f"{PUSHED}\n"),
+        (revocation.refused_in_time, REVOKED, REVOKED.replace("2210 ms", "60001 ms")),
+        (revocation.refused_in_time, REVOKED, REVOKED.replace("403", "200")),
+        (revocation.refused_in_time, REVOKED, REVOKED.replace("revoked by", "active by")),
+        (revocation.refused_in_time, REVOKED, REVOKED.replace("has been revoked", "has expired")),
     ],
 )
 def test_what_differs_from_the_story_is_noticed(

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import re
 
+from localcloud.demo.commands import command
 from localcloud.demo.story import Outcome, Step, Unexpected
 
-
-def _command(text: str) -> str:
-    """The command, `signed-by-X` in it replaced by the options with which curl signs as X."""
-    return re.sub(
-        r"signed-by-(\w+)",
-        '--aws-sigv4 "aws:amz:$AWS_REGION:execute-api" \\\\\\n'
-        r'  --user "$\1_ACCESS_KEY_ID:$\1_SECRET_ACCESS_KEY"',
-        text.strip(),
-    )
-
-
-UNSIGNED = _command(r"""
+UNSIGNED = command(r"""
 curl -sS -w '\n%{http_code}\n' -X POST "$API_URL/certs"
 """)
 
-FIRST = _command(r"""
+FIRST = command(r"""
 curl -sS --fail-with-body -X POST "$API_URL/certs" \
   signed-by-DEV \
   -H 'Accept: application/gzip' -H 'Idempotency-Key: demo-push' | tar -xz
 ls "$REGISTRY"
 """)
 
-LOOK = _command(r"""
+LOOK = command(r"""
 curl -sS --fail-with-body "$API_URL/trust" \
   signed-by-DEV |
   python3 -c 'import json, sys; print(json.load(sys.stdin)["client_ca"])' > client-ca.crt
@@ -40,7 +30,7 @@ openssl x509 -in "$REGISTRY/client.cert" -noout -subject -dates
 openssl verify -purpose sslclient -CAfile client-ca.crt "$REGISTRY/client.cert"
 """)
 
-OWN_KEY = _command(r"""
+OWN_KEY = command(r"""
 [ -f own.csr ] || openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
   -subj /CN=whatever -keyout own.key -out own.csr 2> openssl.log
 curl -sS --fail-with-body --data-binary @own.csr "$API_URL/certs" \
@@ -52,18 +42,18 @@ openssl pkey -in own.key -pubout -out own.pub
 openssl x509 -in own.pem -noout -pubkey | cmp - own.pub && echo 'it certifies own.key'
 """)
 
-PUSH_AND_PULL = _command(r"""
+PUSH_AND_PULL = command(r"""
 skopeo copy -q --dest-cert-dir "$REGISTRY" oci:hello "docker://$REGISTRY/demo/hello:1"
 rm -rf back
 skopeo copy -q --src-cert-dir "$REGISTRY" "docker://$REGISTRY/demo/hello:1" oci:back
 for image in hello back; do skopeo inspect --format '{{.Digest}}' oci:$image; done
 """)
 
-NO_CERTIFICATE = _command(r"""
+NO_CERTIFICATE = command(r"""
 curl -sS -w '\n%{http_code}\n' --cacert "$REGISTRY/ca.crt" "https://$REGISTRY/v2/"
 """)
 
-STRANGER = _command(r"""
+STRANGER = command(r"""
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
   -subj '/CN=a CA of my own' -keyout my-ca.key -out my-ca.crt 2> openssl.log
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
@@ -73,7 +63,7 @@ curl -sS -w '\n%{http_code}\n' --cacert "$REGISTRY/ca.crt" \
   --cert my.crt --key my.key "https://$REGISTRY/v2/"
 """)
 
-PULL = _command(r"""
+PULL = command(r"""
 mkdir -p pull
 curl -sS --fail-with-body "$API_URL/certs" \
   -H 'Content-Type: application/json' --data '{"access": "pull"}' \
@@ -83,11 +73,11 @@ skopeo inspect --cert-dir "pull/$REGISTRY" --format '{{.Name}} {{.Digest}}' \
   "docker://$REGISTRY/demo/hello:1"
 """)
 
-PULL_MAY_NOT_PUSH = _command(r"""
+PULL_MAY_NOT_PUSH = command(r"""
 skopeo copy -q --dest-cert-dir "pull/$REGISTRY" oci:hello "docker://$REGISTRY/demo/hello:2"
 """)
 
-SOMEBODY_ELSE = _command(r"""
+SOMEBODY_ELSE = command(r"""
 serial=$(openssl x509 -in "$REGISTRY/client.cert" -noout -serial | cut -d = -f 2)
 curl -sS -w '\n%{http_code}\n' "$API_URL/certs/$serial" \
   signed-by-DEV2
