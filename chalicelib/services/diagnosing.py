@@ -60,12 +60,12 @@ class Diagnosing:
         if isinstance(evidence, str):
             record = self._record(_canonical(evidence), owner)
             if record is None:
-                raise _not_found()
+                raise _not_found(owner)
             return judge(_certificate_of(record), record, self._rules(), self.now())
         certificate = certificate_of_pem(evidence)
         rules = self._rules()
         if owner is not None and not rules.may_be_told(certificate, owner):
-            raise _not_found()
+            raise _not_found(owner)
         record = self._record(serial_hex(certificate.serial_number), owner)
         return judge(certificate, record, rules, self.now())
 
@@ -94,5 +94,6 @@ def _certificate_of(record: CertificateRecord) -> x509.Certificate:
         raise Misconfigured("unreadable_record", "the recorded certificate is broken") from error
 
 
-def _not_found() -> NotFound:
-    return NotFound("certificate_not_found", "you have no such certificate")
+def _not_found(owner: str | None) -> NotFound:
+    said = "there is no such certificate" if owner is None else "you have no such certificate"
+    return NotFound("certificate_not_found", said)

@@ -233,6 +233,14 @@ def test_a_renewed_one_is_admitted_and_told_its_successor(world: World) -> None:
     assert SUCCESSOR in detail(said, "superseded")
 
 
+def test_a_revoked_one_with_a_successor_is_sent_there_and_not_for_a_new_key(world: World) -> None:
+    world.record(leaf(), **REVOKED, superseded_by=SUCCESSOR)
+    world.revoked = [Revocation(SERIAL, WHEN, "superseded")]
+    said = world.service.diagnose(HEX, ANN)
+    assert (said.admitted, codes(said)) == (False, ["revoked", "superseded"])
+    assert "new key" not in detail(said, "revoked")
+
+
 def test_what_refuses_is_told_first(world: World) -> None:
     world.record(leaf(access=Access.PULL), **REVOKED, superseded_by=SUCCESSOR)
     world.time = MONTH.not_after
@@ -358,7 +366,7 @@ def test_an_admin_is_told_of_anybodys_and_that_there_is_none(world: World) -> No
     world.record(leaf())
     for evidence in (HEX, pem(leaf())):
         assert world.service.diagnose_any(evidence).admitted
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="there is no such certificate"):
         world.service.diagnose_any(serial_hex(5))
 
 

@@ -42,6 +42,11 @@ class Case:
         fingerprint = leaves.fingerprint(self.certificate)
         return self.record is not None and self.record.fingerprint_sha256 == fingerprint
 
+    @property
+    def successor(self) -> str | None:
+        """The serial of the certificate that it was renewed by."""
+        return self.record.superseded_by if self.record and self.is_recorded else None
+
 
 def findings(case: Case, revocation: RevocationFacts | None) -> Iterator[Finding]:
     """All of them, in the order in which they matter to its holder."""
@@ -101,8 +106,9 @@ def _revoked(case: Case, revocation: RevocationFacts | None) -> Iterator[Finding
     said = f"revoked on {_at(revocation.revoked_at)}, reason {revocation.reason}"
     if revocation.published:
         number = "" if revocation.crl_number is None else f" number {revocation.crl_number}"
-        said += f"; the published revocation list{number} says so. That is for good: "
-        said += f"make a new key and {_ASK_ANEW}"
+        said += f"; the published revocation list{number} says so, and that is for good"
+        if case.successor is None:
+            said += f": make a new key and {_ASK_ANEW}"
     elif _has_ended(case.certificate, case.now):
         said += "; it has expired since, so no list needs to name it"
     elif case.signer:
@@ -185,10 +191,10 @@ def _record(case: Case) -> Iterator[Finding]:
             f"know that. Unless you altered it yourself, {_TELL} at once",
             refuses=False,
         )
-    elif case.record and case.record.superseded_by:
+    elif case.successor:
         yield Finding(
             FindingCode.SUPERSEDED,
-            f"it has been renewed: use its successor, {case.record.superseded_by}",
+            f"it has been renewed: use its successor, {case.successor}",
             refuses=False,
         )
 

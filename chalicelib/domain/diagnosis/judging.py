@@ -32,7 +32,7 @@ def judge(
         findings=tuple(found),
         certificate=_facts(certificate),
         revocation=revocation,
-        superseded_by=record.superseded_by if record and case.is_recorded else None,
+        superseded_by=case.successor,
         crl=_crl_facts(crl, now) if crl else None,
         at=now,
     )
