@@ -242,20 +242,10 @@ def test_the_trust_is_for_every_developer(dev, cloud):
     assert number == trust["crl_number"]
 
 
-def test_a_revoked_key_is_not_certified_again(cloud, newcomer, make_csr, written):
-    """Until there is a route that revokes, the mark that revoking leaves is set by hand."""
+def test_a_revoked_key_is_not_certified_again(newcomer, make_csr, written):
     person, csr = newcomer("unlucky"), make_csr()
     serial = person.ask("POST", "/certs", body=csr).json["serial"]
-    outputs = cloud.outputs()
-    dynamodb = cloud.client("dynamodb")
-    item = dynamodb.get_item(TableName=outputs["CertificatesTable"], Key={"serial": {"S": serial}})
-    key = {"pk": {"S": f"key#{item['Item']['key_id']['S']}"}, "sk": {"S": "key"}}
-    dynamodb.update_item(
-        TableName=outputs["StateTable"],
-        Key=key,
-        UpdateExpression="SET revoked_at = :now",
-        ExpressionAttributeValues={":now": {"S": "2026-01-01T00:00:00.000000+0000"}},
-    )
+    assert person.ask("DELETE", f"/certs/{serial}").status == 200
     before = written()
 
     answer = person.ask("POST", "/certs", body=csr)
