@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -238,6 +239,11 @@ def test_a_row_that_cannot_be_read_is_told_of_and_hides_no_other(
     assert len(told) == 2
     assert "#what" in told[0]
     assert f"{102:040x}" in told[1]
+
+
+def test_an_alarm_listens_for_what_is_told_of_it() -> None:
+    stack = (Path(__file__).parents[2] / ".chalice" / "stack.yaml").read_text()
+    assert "FilterPattern: UNREADABLE_REVOCATION\n" in stack
 
 
 def row(serial: int) -> dict[str, str]:

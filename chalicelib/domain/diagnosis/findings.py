@@ -114,7 +114,7 @@ def _revoked(case: Case, revocation: RevocationFacts | None) -> Iterator[Finding
     elif case.signer:
         said += (
             "; the published revocation list does not name it yet, so the registry cannot know. "
-            f"The next list, within the hour, will; if it does not, {_TELL}"
+            f"The next list, within minutes, will; if it does not, {_TELL}"
         )
     yield Finding(FindingCode.REVOKED, said, refuses=revocation.published)
 
