@@ -211,7 +211,7 @@ def falls_with(
         return []
     if reason is RevocationReason.KEY_COMPROMISE:
         return list(siblings)
-    return [sibling for sibling in siblings if sibling.issued_at < record.issued_at]
+    return [sibling for sibling in siblings if sibling.issued_at <= record.issued_at]
 
 
 def retires_key(

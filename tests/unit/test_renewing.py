@@ -107,6 +107,16 @@ class TestTheSuccessor:
         assert stored(world, old).revoked_at is not None
         assert world.bundles.published == []  # no list has to show what has ended
 
+    def test_an_expired_ones_place_is_not_handed_over_as_it_may_be_anothers(
+        self, world: World
+    ) -> None:
+        old = world.issuing.issue(IssueRequest(days=1), ANN).record
+        world.time = NOW + 2 * DAY
+        holder = world.issuing.issue(IssueRequest(), ANN).record
+        world.records.taken[ANN.arn, old.slot or 0] = (holder.serial, holder.validity.not_after)
+        new = world.issuing.renew(old.serial, REPLACING, ANN).record
+        assert new.slot not in (None, old.slot)
+
     def test_it_takes_a_place_of_the_quota(self, world: World) -> None:
         old, *_ = [world.issuing.issue(IssueRequest(), ANN).record for _ in range(3)]
         ask = lambda: world.issuing.renew(old.serial, PLAIN, ANN)  # noqa: E731
@@ -229,6 +239,19 @@ class TestRefusals:
         world.instances[facts.instance_id] = replace(facts, access=Access.PULL)
         ask = lambda: world.issuing.renew(old.serial, PLAIN, instance)  # noqa: E731
         assert refused(Forbidden, ask) == "access_changed"
+
+    def test_an_admins_grant_to_an_instance_does_not_outlast_its_tag(self, world: World) -> None:
+        """A session named like an instance is believed only if EC2 runs that instance."""
+        instance = Caller(
+            "arn:aws:sts::123456789012:assumed-role/web/i-0123456789abcdef0",
+            "i-0123456789abcdef0",
+            "web",
+            "i-0123456789abcdef0",
+        )
+        named = NamedRequest("ci", instance.arn, IssueRequest())
+        old = world.issuing.issue_named(named, ADMIN).record
+        ask = lambda: world.issuing.renew(old.serial, PLAIN, instance)  # noqa: E731
+        assert refused(Forbidden, ask) == "not_that_instance"
 
     def test_too_many_days_are_refused_as_at_issue(self, world: World) -> None:
         old = world.issuing.issue(IssueRequest(), ANN).record

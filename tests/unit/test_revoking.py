@@ -191,6 +191,22 @@ class TestTheKey:
         ]
         assert world.issuing.renew(third.serial, RenewRequest(revoke_old=True), ANN)
 
+    def test_one_of_the_same_moment_falls_too(self, world: World) -> None:
+        """Of two that cannot be told apart by age neither is left to a thief."""
+        first = world.issuing.issue(OWN_KEY, ANN).record
+        second = world.issuing.issue(OWN_KEY, ANN).record
+        assert first.issued_at == second.issued_at
+        assert revoke(world, first).also_revoked == (second.serial,)
+
+    def test_a_newer_one_that_has_expired_does_not_keep_the_key_in_use(self, world: World) -> None:
+        first = world.issuing.issue(OWN_KEY, ANN).record
+        world.time += DAY
+        world.issuing.renew(first.serial, RenewRequest(days=1), ANN)
+        world.time += 2 * DAY
+        revoke(world, first)
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
     def test_a_key_said_to_be_compromised_takes_all_with_it(self, world: World) -> None:
         records = self.chain(world)
         done = revoke(world, records[0], COMPROMISED)
