@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chalicelib import bootstrap
-from chalicelib.entrypoints import answers, bodies, codes, documents
+from chalicelib.entrypoints import answers, bodies, codes, documents, requested
 from chalicelib.entrypoints.asked import Asked
 from chalicelib.entrypoints.http import Answer, ApiBlueprint
 from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
@@ -35,7 +35,7 @@ def issue_named_certificate(asked: Asked[Nothing, bodies.NamedBody]) -> Answer:
 
     It counts to nobody's quota, and may live longer than one that its owner asks for.
     """
-    request = bodies.named_request(asked)
+    request = requested.named_request(asked)
     issuing = bootstrap.services().issuing
     issued = issuing.issue_named(request, asked.caller)
     return answers.issued_answer(issued, asked.form, issuing.now(), "/admin/certs")
@@ -116,5 +116,5 @@ def revoke_any_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
 )
 def diagnose_any_certificate(asked: Asked[Nothing, bodies.DiagnoseBody]) -> Answer:
     """Say whether the registry would admit a certificate, and if not, why."""
-    evidence = bodies.evidence(asked)
+    evidence = requested.evidence(asked)
     return answers.diagnosis_answer(bootstrap.services().diagnosing.diagnose_any(evidence))

@@ -6,24 +6,15 @@ What depends on the caller or on the stack's parameters is policy's to judge.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib.domain import policy
-from chalicelib.domain.model import (
-    Access,
-    IssueRequest,
-    KeyType,
-    NamedRequest,
-    RenewRequest,
-    RevocationReason,
-)
-from chalicelib.entrypoints.asked import Asked
+from chalicelib.domain.model import Access, KeyType, RevocationReason
 from chalicelib.entrypoints.forms import FORM, PEM, PKCS10
-from chalicelib.entrypoints.operations import Accepts, Query
+from chalicelib.entrypoints.operations import Accepts
 from chalicelib.entrypoints.reading import refusal
-from chalicelib.errors import InvalidRequest
 
 Csr = Annotated[
     str,
@@ -31,7 +22,10 @@ Csr = Annotated[
         description="A certificate signing request in PEM (PKCS #10). Only its public key is "
         "taken, once its signature is verified; RSA with 2048 to 4096 bits, or P-256, P-384, "
         "P-521.",
-        extra_json_schema={"format": "pem-csr"},
+        extra_json_schema={
+            "pattern": "-----BEGIN (NEW )?CERTIFICATE REQUEST-----",
+            "format": "pem-csr",
+        },
     ),
 ]
 Days = Annotated[
@@ -142,7 +136,10 @@ class DiagnoseBody(Struct, forbid_unknown_fields=True):
             str,
             Meta(
                 description="The certificate in PEM; its chain may follow.",
-                extra_json_schema={"format": "pem-certificate"},
+                extra_json_schema={
+                    "pattern": "-----BEGIN CERTIFICATE-----",
+                    "format": "pem-certificate",
+                },
             ),
         ]
         | UnsetType
@@ -212,63 +209,3 @@ DIAGNOSE = Accepts(
     rules={"oneOf": [{"required": ["certificate"]}, {"required": ["serial"]}]},
     examples={"by its serial": {"serial": "5f0c1b9d2a7e4c6380aa14d7e2b9c05f31d6a8e4"}},
 )
-
-
-def issue_request(asked: Asked[Query, IssueBody]) -> IssueRequest:
-    """Raises InvalidRequest, UnsupportedMediaType, as all of these do."""
-    return _issue_request(asked, asked.body)
-
-
-def named_request(asked: Asked[Query, NamedBody]) -> NamedRequest:
-    """For a service of a name."""
-    body = asked.body
-    return NamedRequest(body.name, _given(body.owner), _issue_request(asked, body))
-
-
-def _issue_request(asked: Asked[Query, Any], body: IssueBody) -> IssueRequest:
-    if body.csr is not UNSET and body.key_type is not UNSET:
-        raise InvalidRequest(
-            "csr_and_key_type", "a CSR brings its own key: leave key_type out", field="key_type"
-        )
-    return IssueRequest(
-        csr_pem=_encoded(body.csr),
-        key_type=KeyType.EC_P256 if body.key_type is UNSET else body.key_type,
-        access=_given(body.access),
-        days=_given(body.days),
-        label=body.label,
-        idempotency_key=asked.idempotency_key,
-        digest=asked.digest,
-    )
-
-
-def renew_request(asked: Asked[Query, RenewBody]) -> RenewRequest:
-    """For a successor."""
-    body = asked.body
-    return RenewRequest(
-        csr_pem=_encoded(body.csr),
-        days=_given(body.days),
-        revoke_old=body.revoke_old,
-        idempotency_key=asked.idempotency_key,
-        digest=asked.digest,
-    )
-
-
-def evidence(asked: Asked[Query, DiagnoseBody]) -> bytes | str:
-    """The certificate as it came, or the serial as it was pasted."""
-    certificate, serial = asked.body.certificate, asked.body.serial
-    if certificate is not UNSET and serial is UNSET:
-        return certificate.encode()
-    if serial is not UNSET and certificate is UNSET:
-        return serial
-    raise InvalidRequest("certificate_or_serial", "give one of the two: certificate or serial")
-
-
-_Value = TypeVar("_Value")
-
-
-def _given(value: _Value | UnsetType) -> _Value | None:
-    return None if isinstance(value, UnsetType) else value
-
-
-def _encoded(pem: str | UnsetType) -> bytes | None:
-    return None if isinstance(pem, UnsetType) else pem.encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chalicelib import bootstrap
-from chalicelib.entrypoints import answers, bodies, codes, documents
+from chalicelib.entrypoints import answers, bodies, codes, documents, requested
 from chalicelib.entrypoints.asked import Asked
 from chalicelib.entrypoints.http import Answer, ApiBlueprint
 from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
@@ -37,7 +37,7 @@ def issue_certificate(asked: Asked[Nothing, bodies.IssueBody]) -> Answer:
     With nothing in the body we make a P-256 key and answer it once. With a CSR, as the body itself
     or in JSON, its key is certified, and its owner keeps it.
     """
-    request = bodies.issue_request(asked)
+    request = requested.issue_request(asked)
     issuing = bootstrap.services().issuing
     issued = issuing.issue(request, asked.caller)
     return answers.issued_answer(issued, asked.form, issuing.now(), "/certs")
@@ -134,7 +134,7 @@ def renew_certificate(asked: Asked[Nothing, bodies.RenewBody]) -> Answer:
 
     The key stays the same, unless the body brings a CSR; if we made the key, we make a new one.
     """
-    request = bodies.renew_request(asked)
+    request = requested.renew_request(asked)
     issuing = bootstrap.services().issuing
     issued = issuing.renew(asked.serial, request, asked.caller)
     return answers.renewed_answer(issued, asked.form, issuing.now(), revoked_old=request.revoke_old)
@@ -176,6 +176,6 @@ def revoke_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
 )
 def diagnose_certificate(asked: Asked[Nothing, bodies.DiagnoseBody]) -> Answer:
     """Say whether the registry would admit one of the caller's certificates, and if not, why."""
-    evidence = bodies.evidence(asked)
+    evidence = requested.evidence(asked)
     diagnosis = bootstrap.services().diagnosing.diagnose(evidence, asked.caller)
     return answers.diagnosis_answer(diagnosis)

@@ -19,7 +19,7 @@ from chalicelib.domain.model import (
     RenewRequest,
     RevocationReason,
 )
-from chalicelib.entrypoints import bodies
+from chalicelib.entrypoints import bodies, requested
 from chalicelib.entrypoints.asked import Asked
 from chalicelib.entrypoints.operations import Accepts, Answers, Nothing, Operation
 from chalicelib.errors import AppError, InvalidRequest, UnsupportedMediaType
@@ -57,7 +57,7 @@ def asked_with(
 
 
 def read(body: object, content_type: str | None = JSON, key: str | None = None) -> IssueRequest:
-    return bodies.issue_request(asked_with(body, content_type, key))
+    return requested.issue_request(asked_with(body, content_type, key))
 
 
 def read_csr(body: object, content_type: str | None = JSON) -> str:
@@ -253,16 +253,16 @@ def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) ->
 
 
 def named(body: object, content_type: str | None = JSON) -> NamedRequest:
-    return bodies.named_request(asked_with(body, content_type, accepts=bodies.NAMED))
+    return requested.named_request(asked_with(body, content_type, accepts=bodies.NAMED))
 
 
 def renewal(body: object, content_type: str | None = JSON, **more: Any) -> RenewRequest:
     given: dict[str, Any] = {"path": "/certs/{serial}/renew", "serial": "ab", **more}
-    return bodies.renew_request(asked_with(body, content_type, accepts=bodies.RENEW, **given))
+    return requested.renew_request(asked_with(body, content_type, accepts=bodies.RENEW, **given))
 
 
 def evidence(body: object, content_type: str | None = JSON) -> bytes | str:
-    return bodies.evidence(asked_with(body, content_type, accepts=bodies.DIAGNOSE))
+    return requested.evidence(asked_with(body, content_type, accepts=bodies.DIAGNOSE))
 
 
 def test_a_service_is_named_and_may_have_an_owner() -> None:
