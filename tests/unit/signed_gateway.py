@@ -21,6 +21,7 @@ class _Signed:
     def __init__(self, app: Chalice) -> None:
         self._app = app
         self.caller: str | None = ANN
+        self.mount = "/v1"
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._app, name)
@@ -29,7 +30,7 @@ class _Signed:
         context = event["requestContext"]
         context["requestId"] = REQUEST_ID
         context["requestTimeEpoch"] = ARRIVAL_MS
-        context["path"] = "/v1" + context["path"]
+        context["path"] = self.mount + context["path"]
         context["identity"]["userArn"] = self.caller
         context["identity"]["userAgent"] = event["headers"].get("user-agent")
         if not event.get("isBase64Encoded"):
@@ -49,6 +50,10 @@ class Api:
     def __post_init__(self) -> None:
         self._signed = _Signed(self.app)
         self._client = Client(self._signed)  # type: ignore[arg-type]
+
+    def mounted_at(self, mount: str) -> None:
+        """Have it below a stage, or a custom domain's base path, or nothing."""
+        self._signed.mount = mount
 
     def __call__(
         self,

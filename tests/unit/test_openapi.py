@@ -66,6 +66,9 @@ class TestTheDocument:
     def test_it_says_where_the_api_is_that_told_it(self, api: Api, told: dict[str, Any]) -> None:
         assert told["servers"] == [{"url": "/v1"}]
         assert api("GET /openapi.json", caller=BOB).json_body == told
+        for mount, server in (("/trust/plane", "/trust/plane"), ("", "/")):
+            api.mounted_at(mount)
+            assert api("GET /openapi.json").json_body["servers"] == [{"url": server}]
 
     def test_every_request_is_said_to_be_signed(self, told: dict[str, Any]) -> None:
         scheme = told["components"]["securitySchemes"]["sigv4"]
