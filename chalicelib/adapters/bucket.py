@@ -24,10 +24,9 @@ LINK_LIFETIME = timedelta(minutes=15)
 KEY_TAG = "holds-key=true"
 
 
-# What S3 answers when the object is not the one that the condition names: it was replaced, is
-# being replaced, or has gone.
-_CHANGED_MEANWHILE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
-
+# What S3 answers when the object is not the one that the condition names: it is being replaced,
+# was replaced, or (404, told by its code from a missing bucket) has gone.
+_CHANGING, _CHANGED, _GONE = 409, 412, "NoSuchKey"
 
 # Metadata of the trust's objects: with which CRL number they were published.
 _PUBLICATION = "crl-number"
@@ -69,7 +68,11 @@ class ConfigBucket:
         return None if found is None else found.content
 
     def delete(self, serial: str) -> None:
-        """Delete a stored bundle, if it is there. Raises DependencyFailed."""
+        """Delete a stored bundle, if it is there. Raises DependencyFailed.
+
+        In a versioned bucket, as ours is, it stays as an old version, which no link or role of
+        ours reaches, until the lifecycle rule removes it.
+        """
         try:
             self._s3.delete_object(Bucket=self._name, Key=_bundle_key(serial))
         except (ClientError, BotoCoreError) as error:
@@ -129,7 +132,7 @@ class ConfigBucket:
                     **condition,
                 )
         except ClientError as error:
-            if error.response["Error"]["Code"] in _CHANGED_MEANWHILE:
+            if _changed_meanwhile(error):
                 raise Contended("busy", "the trust was published by another") from error
             raise _not_published() from error
         except BotoCoreError as error:
@@ -171,6 +174,11 @@ class _Object:
 
 def _head_of(answer: GetObjectOutputTypeDef | HeadObjectOutputTypeDef) -> _Head:
     return _Head(answer["ETag"], answer["Metadata"].get(_PUBLICATION))
+
+
+def _changed_meanwhile(error: ClientError) -> bool:
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status in (_CHANGING, _CHANGED) or error.response["Error"]["Code"] == _GONE
 
 
 def _trust_in(document: bytes) -> Trust:

@@ -138,6 +138,18 @@ class TestOrder:
         world.trust.refresh()
         assert 1 <= sum(world.pauses) <= 3
 
+    def test_it_gives_up_while_there_is_time_to_say_so(self, world: World) -> None:
+        """API Gateway waits for 29 seconds, and then nobody is told what was done."""
+
+        def another(trust: Trust) -> None:
+            world.bundles.published.append(trust)
+            world.time += 7 * SECOND
+
+        world.bundles.before_publish = another
+        with pytest.raises(DependencyFailed):
+            world.trust.refresh()
+        assert len(world.bundles.published) == 2
+
     def test_a_revocation_that_the_others_lack_is_published_all_the_same(
         self, world: World
     ) -> None:
@@ -243,7 +255,7 @@ def test_a_row_that_cannot_be_read_is_told_of_and_hides_no_other(
 
 def test_an_alarm_listens_for_what_is_told_of_it() -> None:
     stack = (Path(__file__).parents[2] / ".chalice" / "stack.yaml").read_text()
-    assert "FilterPattern: UNREADABLE_REVOCATION\n" in stack
+    assert """'{ $.level = "ERROR" && $.message = "UNREADABLE_REVOCATION*" }'""" in stack
 
 
 def row(serial: int) -> dict[str, str]:

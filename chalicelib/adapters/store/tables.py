@@ -120,7 +120,11 @@ class _UnnamedCancellationError(Exception):
 
 @contextmanager
 def our_errors() -> Iterator[None]:
-    """The SDK's errors as ours. Raises DependencyFailed, Contended for a put's failed condition."""
+    """The SDK's errors as ours.
+
+    Raises DependencyFailed; Contended for a put's failed condition, and for a write of one item
+    that a transaction was changing just then.
+    """
     try:
         yield
     except TransactWriteError as error:
@@ -131,8 +135,16 @@ def our_errors() -> Iterator[None]:
         if error.cause_response_code != "ConditionalCheckFailedException":
             raise DependencyFailed("table_unwritable", "the record was not written") from error
         raise contended() from error
-    except (PynamoDBException, BotoCoreError) as error:
-        raise DependencyFailed("table_unreadable", "the table did not answer") from error
+    except PynamoDBException as error:
+        if error.cause_response_code == "TransactionConflictException":
+            raise contended() from error
+        raise _silent() from error
+    except BotoCoreError as error:
+        raise _silent() from error
+
+
+def _silent() -> DependencyFailed:
+    return DependencyFailed("table_unreadable", "the table did not answer")
 
 
 def contended() -> Contended:

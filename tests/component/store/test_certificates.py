@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
@@ -199,6 +202,32 @@ class TestRequests:
         first = record(owner)
         store.add(first, StoredRequest("once", "d", first.serial), NOW)
         assert store.earlier_request(owner + "2", "once", NOW) is None
+
+
+def test_a_write_that_meets_a_transaction_is_contended(
+    tables: Tables, revocations: RevocationStore, store: CertificateStore, owner: str
+) -> None:
+    """A fake answer, since the emulator lets the two wait for each other."""
+    kept = record(owner)
+    store.add(kept, None, NOW)
+
+    def refuse(**_: Any) -> Any:
+        body = b'{"__type": "com.amazonaws.dynamodb.v20120810#TransactionConflictException"}'
+        return AWSResponse("http://emulator.test", 400, {}, Raw(body))
+
+    events = tables.connection.client.meta.events
+    events.register_first("before-send.dynamodb.UpdateItem", refuse)
+    with pytest.raises(Contended):
+        revocations.retire_key(kept, NOW)
+    events.unregister("before-send.dynamodb.UpdateItem", refuse)
+    revocations.retire_key(kept, NOW)
+
+
+class Raw(BytesIO):
+    """A body, as botocore reads it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
 
 
 def test_a_table_that_is_not_there_is_our_own_error(owner: str) -> None:
