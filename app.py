@@ -3,7 +3,7 @@
 from chalice import Chalice
 
 from chalicelib.entrypoints import admin, certs, openapi, schedules, streams, trust
-from chalicelib.entrypoints.forms import GZIP
+from chalicelib.entrypoints.http.forms import GZIP
 
 app = Chalice(app_name="registry-trust")
 app.api.binary_types = [GZIP]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from chalicelib import bootstrap
-from chalicelib.entrypoints import answers, bodies, codes, documents, requested
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.http import Answer, ApiBlueprint
-from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
-from chalicelib.entrypoints.parameters import Listing
+from chalicelib.entrypoints.http import answers, bodies, codes, documents, requested
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.blueprint import Answer, ApiBlueprint
+from chalicelib.entrypoints.http.operations import NO_BODY, Answers, Nothing, Operation
+from chalicelib.entrypoints.http.parameters import Listing
 
 blueprint = ApiBlueprint(__name__)
 

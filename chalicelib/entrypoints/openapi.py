@@ -6,11 +6,11 @@ from functools import cache
 from typing import Any
 
 from chalicelib.entrypoints import admin, certs, trust
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.describing import headers, paths_and_schemas
-from chalicelib.entrypoints.documents import Description
-from chalicelib.entrypoints.http import Answer, ApiBlueprint, json_answer
-from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.blueprint import Answer, ApiBlueprint, json_answer
+from chalicelib.entrypoints.http.describing import headers, paths_and_schemas
+from chalicelib.entrypoints.http.documents import Description
+from chalicelib.entrypoints.http.operations import NO_BODY, Answers, Nothing, Operation
 
 blueprint = ApiBlueprint(__name__)
 
@@ -49,7 +49,6 @@ _TAGS = {
         query=Nothing,
         accepts=NO_BODY,
         successes={200: Answers(description="OpenAPI 3.1.", document=Description)},
-        any_signer=True,
     ),
 )
 def describe_api(asked: Asked[Nothing, Nothing]) -> Answer:

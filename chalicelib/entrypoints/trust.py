@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from chalicelib import bootstrap
-from chalicelib.entrypoints import answers, bodies, codes, documents
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.forms import JSON, PEM
-from chalicelib.entrypoints.http import Answer, ApiBlueprint
-from chalicelib.entrypoints.operations import NO_BODY, Answers, Nothing, Operation
+from chalicelib.entrypoints.http import answers, bodies, codes, documents
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.blueprint import Answer, ApiBlueprint
+from chalicelib.entrypoints.http.forms import JSON, PEM
+from chalicelib.entrypoints.http.operations import NO_BODY, Answers, Nothing, Operation
 
 blueprint = ApiBlueprint(__name__)
 
@@ -22,7 +22,6 @@ blueprint = ApiBlueprint(__name__)
             200: Answers(description="As last published.", document=documents.TrustDocument)
         },
         problems=codes.TRUST,
-        any_signer=True,
     ),
 )
 def get_trust(asked: Asked[Nothing, Nothing]) -> Answer:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.entrypoints.answers import FORMS
-from chalicelib.entrypoints.forms import GZIP, JSON, PEM, SHELL, choose_form
+from chalicelib.entrypoints.http.answers import FORMS
+from chalicelib.entrypoints.http.forms import GZIP, JSON, PEM, SHELL, choose_form
 from chalicelib.errors import NotAcceptable
 
 CHOSEN = {

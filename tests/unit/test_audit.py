@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import bootstrap
-from chalicelib.entrypoints import audit
+from chalicelib.entrypoints.http import audit
 from chalicelib.errors import Misconfigured
 from tests.unit.signed_gateway import ANN, BOB, REQUEST_ID, Api
 from tests.unit.signing_requests import csr, ec_key

@@ -19,9 +19,9 @@ from chalicelib.domain.model import (
     RenewRequest,
     RevocationReason,
 )
-from chalicelib.entrypoints import bodies, requested
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.operations import Accepts, Answers, Nothing, Operation
+from chalicelib.entrypoints.http import bodies, requested
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.operations import Accepts, Answers, Nothing, Operation
 from chalicelib.errors import AppError, InvalidRequest, UnsupportedMediaType
 from tests.unit.signing_requests import csr, ec_key
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.entrypoints.problems import STATUS_OF, problem
+from chalicelib.entrypoints.http.problems import STATUS_OF, problem
 from chalicelib.errors import AppError, InvalidRequest
 
 

@@ -17,9 +17,9 @@ import schemathesis
 
 import app
 from chalicelib import errors
-from chalicelib.entrypoints import codes
+from chalicelib.entrypoints.http import codes
+from chalicelib.entrypoints.http.problems import STATUS_OF
 from chalicelib.entrypoints.openapi import description
-from chalicelib.entrypoints.problems import STATUS_OF
 from tests.unit.signed_gateway import BOB, Api
 
 pytestmark = pytest.mark.filterwarnings("ignore:IAMAuthorizer is not a supported")

@@ -263,6 +263,7 @@ PROBLEMS: dict[str, Case] = {
     "root": ("POST /certs", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "nobody": ("POST /certs", b"", {"caller": ""}, 403, "unrecognised_caller", None),
     "no instance": ("POST /certs", b"", {"caller": LONE}, 403, "not_that_instance", None),
+    "root reading": ("GET /trust", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "root listing": ("GET /certs", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "root looking": ("GET /certs/ab", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "no CSR": ("POST /certs", {"csr": "x"}, {}, 400, "csr_not_pem", "csr"),

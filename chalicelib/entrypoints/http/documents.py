@@ -121,7 +121,7 @@ class RevokedCertificate(Certificate, kw_only=True):
         bool,
         Meta(
             description="It is revoked in the records, but the list that tells the registry is "
-            "still to be published; that happens by itself within the hour."
+            "still to be published; that happens by itself within minutes."
         ),
     ]
     crl_number: Annotated[

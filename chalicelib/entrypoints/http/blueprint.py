@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 from chalice import Blueprint, IAMAuthorizer, Response
 
-from chalicelib.entrypoints import audit
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.forms import JSON, PROBLEM
-from chalicelib.entrypoints.operations import Body, Operation, Query
-from chalicelib.entrypoints.problems import Problem, problem, problem_of
+from chalicelib.entrypoints.http import audit
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.forms import JSON, PROBLEM
+from chalicelib.entrypoints.http.operations import Body, Operation, Query
+from chalicelib.entrypoints.http.problems import Problem, problem, problem_of
 from chalicelib.errors import AppError, NotFound
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,7 @@ def _checked_first(
 ) -> Answer:
     """What every route refuses is refused before its view is called."""
     _ = asked.form
-    if not asked.operation.any_signer:
-        _ = asked.caller
+    _ = asked.caller
     _ = asked.query
     return view(asked)
 

@@ -13,9 +13,9 @@ from chalice.app import MultiDict, Request
 
 from chalicelib.domain.identity import identify
 from chalicelib.domain.model import Caller
-from chalicelib.entrypoints.forms import choose_form
-from chalicelib.entrypoints.operations import Body, Operation, Query
-from chalicelib.entrypoints.reading import convert_texts, read_body
+from chalicelib.entrypoints.http.forms import choose_form
+from chalicelib.entrypoints.http.operations import Body, Operation, Query
+from chalicelib.entrypoints.http.reading import convert_texts, read_body
 from chalicelib.errors import InvalidRequest, NotFound
 
 _SERIAL = re.compile(r"[0-9a-f]{1,40}")

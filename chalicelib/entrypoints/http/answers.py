@@ -12,11 +12,11 @@ from chalicelib.domain.diagnosis import Diagnosis
 from chalicelib.domain.installer import installer
 from chalicelib.domain.model import CertificatePage, CertificateRecord
 from chalicelib.domain.trust import Trust
-from chalicelib.entrypoints import documents
-from chalicelib.entrypoints.audit import Granted
-from chalicelib.entrypoints.forms import GZIP, JSON, PEM, SHELL
-from chalicelib.entrypoints.http import Answer, json_answer
-from chalicelib.entrypoints.operations import Answers
+from chalicelib.entrypoints.http import documents
+from chalicelib.entrypoints.http.audit import Granted
+from chalicelib.entrypoints.http.blueprint import Answer, json_answer
+from chalicelib.entrypoints.http.forms import GZIP, JSON, PEM, SHELL
+from chalicelib.entrypoints.http.operations import Answers
 from chalicelib.services.issuing import Issued
 from chalicelib.services.revoking import Revoked
 from chalicelib.services.serving import ServerCertificate
@@ -29,7 +29,7 @@ REVOKED = {
     ),
     202: Answers(
         description="It is revoked in the records; the list that tells the registry could not be "
-        "published yet, which happens by itself within the hour, or with the next revocation.",
+        "published yet, which happens by itself within minutes, or with the next revocation.",
         document=documents.RevokedCertificate,
     ),
 }

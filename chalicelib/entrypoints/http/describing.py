@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.entrypoints import codes
-from chalicelib.entrypoints.forms import GZIP, JSON, PEM, PROBLEM, SHELL
-from chalicelib.entrypoints.operations import Accepts, Answers, Nothing, Operation
-from chalicelib.entrypoints.problems import TITLES, GatewayRefusal, Problem, problem
+from chalicelib.entrypoints.http import codes
+from chalicelib.entrypoints.http.forms import GZIP, JSON, PEM, PROBLEM, SHELL
+from chalicelib.entrypoints.http.operations import Accepts, Answers, Nothing, Operation
+from chalicelib.entrypoints.http.problems import TITLES, GatewayRefusal, Problem, problem
 
 Json = dict[str, Any]
 Routes = Mapping[tuple[str, str], tuple[Operation[Any, Any], Callable[..., Any]]]
@@ -175,11 +175,9 @@ def operation_id(view: Callable[..., Any]) -> str:
 
 def _codes(path: str, operation: Operation[Any, Any]) -> list[str]:
     """Each once, in alphabetical order."""
-    found = {*codes.EVERYWHERE, *operation.problems}
+    found = {*codes.EVERYWHERE, *codes.CALLER, *operation.problems}
     if "{serial}" in path:
         found |= {*codes.PATH}
-    if not operation.any_signer:
-        found |= {*codes.CALLER}
     if operation.accepts.shape is not Nothing:
         found |= {*codes.BODY}
     return sorted(found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chalicelib.entrypoints.problems import STATUS_OF
+from chalicelib.entrypoints.http.problems import STATUS_OF
 from chalicelib.errors import (
     AppError,
     Conflict,

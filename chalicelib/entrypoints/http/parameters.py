@@ -9,8 +9,8 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib.domain.model import Selection, Status
-from chalicelib.entrypoints.bodies import Owner
-from chalicelib.entrypoints.reading import refusal
+from chalicelib.entrypoints.http.bodies import Owner
+from chalicelib.entrypoints.http.reading import refusal
 from chalicelib.errors import InvalidRequest
 
 _BAD_TIME = "give a time as RFC 3339 has it, in UTC: 2026-03-04T05:06:07Z"

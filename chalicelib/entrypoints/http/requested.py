@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from msgspec import UNSET, UnsetType
 
 from chalicelib.domain.model import IssueRequest, KeyType, NamedRequest, RenewRequest
-from chalicelib.entrypoints import bodies
-from chalicelib.entrypoints.asked import Asked
-from chalicelib.entrypoints.operations import Query
+from chalicelib.entrypoints.http import bodies
+from chalicelib.entrypoints.http.asked import Asked
+from chalicelib.entrypoints.http.operations import Query
 from chalicelib.errors import InvalidRequest
 
 _Value = TypeVar("_Value")

@@ -12,9 +12,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib.domain import policy
 from chalicelib.domain.model import Access, KeyType, RevocationReason
-from chalicelib.entrypoints.forms import FORM, PEM, PKCS10
-from chalicelib.entrypoints.operations import Accepts
-from chalicelib.entrypoints.reading import refusal
+from chalicelib.entrypoints.http.forms import FORM, PEM, PKCS10
+from chalicelib.entrypoints.http.operations import Accepts
+from chalicelib.entrypoints.http.reading import refusal
 
 Csr = Annotated[
     str,

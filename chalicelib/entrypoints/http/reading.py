@@ -14,8 +14,8 @@ import msgspec
 from chalice.app import Request
 from msgspec import inspect
 
-from chalicelib.entrypoints.forms import FORM, JSON
-from chalicelib.entrypoints.operations import Accepts, Body
+from chalicelib.entrypoints.http.forms import FORM, JSON
+from chalicelib.entrypoints.http.operations import Accepts, Body
 from chalicelib.errors import InvalidRequest, UnsupportedMediaType
 
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)

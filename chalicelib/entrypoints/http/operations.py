@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from chalicelib.entrypoints.forms import JSON
+from chalicelib.entrypoints.http.forms import JSON
 
 Query = TypeVar("Query", bound=Struct)
 Body = TypeVar("Body", bound=Struct)
@@ -58,7 +58,6 @@ class Operation(Generic[Query, Body]):
     """query: its fields are the parameters. successes: by status; all have the same forms.
 
     problems: the codes it may answer beside those that every route may.
-    any_signer: callers are not told apart, so the account's root is served too.
     """
 
     method: str
@@ -67,7 +66,6 @@ class Operation(Generic[Query, Body]):
     successes: Mapping[int, Answers]
     problems: Sequence[str] = ()
     idempotent: bool = False
-    any_signer: bool = False
 
     @property
     def forms(self) -> Sequence[str]:
