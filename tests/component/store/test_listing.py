@@ -213,6 +213,16 @@ class TestEndingSoonest:
         much_later = now + DAY + SECOND
         assert listing.page(selection, 9, first.cursor, much_later).records == (added[2],)
 
+    def test_what_has_ended_since_the_page_before_is_left_out(
+        self, store: CertificateStore, listing: CertificateListing, owner: str
+    ) -> None:
+        noon = (START + 700 * DAY).replace(hour=12)
+        added = self.put(store, owner, *(noon + seconds * SECOND for seconds in (1, 2, 3)))
+        selection = Selection(expires_before=noon + DAY)
+        first = listing.page(selection, 1, None, noon)
+        assert first.records == (added[0],)
+        assert listing.page(selection, 9, first.cursor, noon + 3 * SECOND).records == (added[2],)
+
     def test_it_reads_what_ends_soon_and_not_what_there_is(
         self, tables: Tables, store: CertificateStore, listing: CertificateListing, owner: str
     ) -> None:
