@@ -213,6 +213,19 @@ class TestEndingSoonest:
         much_later = now + DAY + SECOND
         assert listing.page(selection, 9, first.cursor, much_later).records == (added[2],)
 
+    def test_many_that_end_on_one_day_come_once_each(
+        self, store: CertificateStore, listing: CertificateListing, owner: str
+    ) -> None:
+        noon = (START + 650 * DAY).replace(hour=12)
+        same = [noon + SECOND] * 2  # told apart by their serials alone
+        added = self.put(store, owner, *same, noon + 2 * SECOND, noon + 3 * SECOND)
+        selection = Selection(expires_before=noon + DAY)
+        for limit in (1, 2, 3):
+            seen = every_page(
+                lambda cursor, limit=limit: listing.page(selection, limit, cursor, noon)
+            )
+            assert seen == added
+
     def test_what_has_ended_since_the_page_before_is_left_out(
         self, store: CertificateStore, listing: CertificateListing, owner: str
     ) -> None:
