@@ -59,12 +59,7 @@ class Services:
         return Issuing(
             authorities=self._authorities,
             records=self._records,
-            delivering=Delivering(
-                authorities=self._authorities,
-                bundles=self._bucket,
-                registry=self._registry.name,
-                registry_address=self._settings.registry_address,
-            ),
+            delivering=self._delivering,
             instance_facts=self._instances.facts,
             publish_revoked=lambda serials: self.trust.show_revoked(serials),
             limits=self._limits,
@@ -85,7 +80,7 @@ class Services:
         return Revoking(
             records=self._records,
             revocations=self._revocations,
-            bundles=self._bucket,
+            withdraw=self._delivering.withdraw,
             publish_revoked=lambda serials: self.trust.show_revoked(serials),
             now=_now,
         )
@@ -125,6 +120,15 @@ class Services:
         """Tell the rest of the account what became of certificates."""
         bus = EventBus(self._session.client("events", config=_CLIENT))
         return Announcing(stage=self._settings.stage, read=record_in, bus=bus)
+
+    @cached_property
+    def _delivering(self) -> Delivering:
+        return Delivering(
+            authorities=self._authorities,
+            bundles=self._bucket,
+            registry=self._registry.name,
+            registry_address=self._settings.registry_address,
+        )
 
     @property
     def _registry(self) -> RegistryAddress:

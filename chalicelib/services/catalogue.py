@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from chalicelib.domain.model import Caller, CertificatePage, CertificateRecord, Selection
-from chalicelib.errors import NotFound
+from chalicelib.domain.ownership import existing, owned
 
 
 class Records(Protocol):
@@ -37,17 +37,11 @@ class Catalogue:
 
     def look_up(self, serial: str, caller: Caller) -> CertificateRecord:
         """The caller's own certificate. Raises NotFound for anybody else's, as for none."""
-        record = self.records.get(serial)
-        if record is None or record.owner != caller.arn:
-            raise NotFound("certificate_not_found", "you have no certificate with this serial")
-        return record
+        return owned(self.records.get(serial), caller)
 
     def look_up_any(self, serial: str) -> CertificateRecord:
         """Whose it may be; for admins. Raises NotFound."""
-        record = self.records.get(serial)
-        if record is None:
-            raise NotFound("certificate_not_found", "there is no certificate with this serial")
-        return record
+        return existing(self.records.get(serial))
 
     def own(
         self, caller: Caller, selection: Selection, limit: int, cursor: str | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,13 +11,13 @@ from cryptography import x509
 
 from chalicelib.domain.diagnosis import Diagnosis, Evidence, Rules, judge
 from chalicelib.domain.model import Caller, CertificateRecord
+from chalicelib.domain.ownership import canonical_serial
 from chalicelib.domain.pki.certificates import certificate_of_pem
 from chalicelib.domain.pki.leaves import serial_hex
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import InvalidRequest, Misconfigured, NotFound
 
 _DIGITS = 40  # of every serial of ours; a stranger's may have more
-_SERIAL = re.compile(r"[0-9a-f]{1,40}")
 
 
 class Records(Protocol):
@@ -80,11 +79,10 @@ class Diagnosing:
 
 
 def _canonical(serial: str) -> str:
-    """40 lower-case hex digits, from what openssl and nginx print: capitals, unpadded, colons."""
-    digits = serial.strip().lower().replace(":", "")
-    if not _SERIAL.fullmatch(digits):
+    canonical = canonical_serial(serial)
+    if canonical is None:
         raise InvalidRequest("invalid_serial", "a serial is 1 to 40 hex digits", field="serial")
-    return digits.zfill(_DIGITS)
+    return canonical
 
 
 def _certificate_of(record: CertificateRecord) -> x509.Certificate:

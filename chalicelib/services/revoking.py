@@ -10,12 +10,12 @@ from typing import Protocol
 
 from chalicelib.domain import policy
 from chalicelib.domain.model import Caller, CertificateRecord, RevocationReason, Status
+from chalicelib.domain.ownership import existing, owned
 from chalicelib.errors import (
     Conflict,
     Contended,
     DependencyFailed,
     Misconfigured,
-    NotFound,
 )
 
 log = logging.getLogger(__name__)
@@ -53,13 +53,6 @@ class Revocations(Protocol):
         """Have its key refused from now on."""
 
 
-class Bundles(Protocol):
-    """Where bundles are kept."""
-
-    def delete(self, serial: str) -> None:
-        """Have it gone, whether it was there or not."""
-
-
 @dataclass(frozen=True, slots=True)
 class Revoked:
     """also_revoked: serials of older certificates of the same key, which fell with it.
@@ -76,11 +69,14 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Revoking:
-    """publish_revoked: has a published list show these serials, and returns its number."""
+    """withdraw: has a stored private key gone, if it can.
+
+    publish_revoked: has a published list show these serials, and returns its number.
+    """
 
     records: Records
     revocations: Revocations
-    bundles: Bundles
+    withdraw: Callable[[CertificateRecord], None]
     publish_revoked: Callable[[Sequence[str]], int]
     now: Callable[[], datetime]
 
@@ -90,17 +86,11 @@ class Revoking:
         With it go older certificates of the same key, as policy.falls_with() says.
         Raises NotFound, also for anybody else's; Conflict for the registry's own; DependencyFailed.
         """
-        record = self.records.get(serial)
-        if record is None or record.owner != caller.arn:
-            raise NotFound("certificate_not_found", "you have no certificate with this serial")
-        return self._revoke(record, reason, caller.arn)
+        return self._revoke(owned(self.records.get(serial), caller), reason, caller.arn)
 
     def revoke_any(self, serial: str, reason: RevocationReason, caller: Caller) -> Revoked:
         """As revoke(), whose it may be; for admins."""
-        record = self.records.get(serial)
-        if record is None:
-            raise NotFound("certificate_not_found", "there is no certificate with this serial")
-        return self._revoke(record, reason, caller.arn)
+        return self._revoke(existing(self.records.get(serial)), reason, caller.arn)
 
     def _revoke(self, record: CertificateRecord, reason: RevocationReason, by: str) -> Revoked:
         if record.access is None:
@@ -146,17 +136,9 @@ class Revoking:
         now = self.now()
         self.revocations.revoke(record, reason, by, now, retire_key_of)
         log.info("revoked %s, %s, by %s", record.serial, reason, by)
-        if record.made_key:
-            self._withdraw(record)
+        self.withdraw(record)
         at = now.replace(microsecond=0)
         return replace(record, revoked_at=at, revocation_reason=reason, revoked_by=by)
-
-    def _withdraw(self, record: CertificateRecord) -> None:
-        """Have a stored private key gone; should that fail, it goes by itself within days."""
-        try:
-            self.bundles.delete(record.serial)
-        except DependencyFailed:
-            log.error("the bundle of revoked %s was not deleted", record.serial)
 
     def _publish(self, record: CertificateRecord, others: Sequence[CertificateRecord]) -> Revoked:
         """Should publishing fail, the record stands, and the schedule finishes the job."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,22 @@ class Cloud:
             self.variables[f"{prefix}_SECRET_ACCESS_KEY"],
             prefix.lower(),
         )
+
+    @contextmanager
+    def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
+        """Meanwhile the role with this logical id in the stack may not do that."""
+        formation, iam = self.client("cloudformation"), self.client("iam")
+        found = formation.describe_stack_resource(
+            StackName=self.variables["STACK_NAME"], LogicalResourceId=role
+        )
+        name = found["StackResourceDetail"]["PhysicalResourceId"]
+        deny = {"Effect": "Deny", "Action": action, "Resource": resource}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+        iam.put_role_policy(RoleName=name, PolicyName="outage", PolicyDocument=document)
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName=name, PolicyName="outage")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """One of our scripts, as the operator runs it."""

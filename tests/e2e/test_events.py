@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,27 +173,11 @@ def test_an_item_that_is_no_certificate_holds_nobody_back(
         cloud.client("dynamodb").delete_item(**table, Key={"serial": junk["serial"]})
 
 
-@contextmanager
-def denied(cloud: Cloud, action: str) -> Iterator[None]:
-    """The function that announces may not do this meanwhile."""
-    iam, formation = cloud.client("iam"), cloud.client("cloudformation")
-    role = formation.describe_stack_resource(
-        StackName=cloud.variables["STACK_NAME"], LogicalResourceId="AnnounceCertificatesRole"
-    )["StackResourceDetail"]["PhysicalResourceId"]
-    deny = {"Effect": "Deny", "Action": action, "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
-    iam.put_role_policy(RoleName=role, PolicyName="outage", PolicyDocument=document)
-    try:
-        yield
-    finally:
-        iam.delete_role_policy(RoleName=role, PolicyName="outage")
-
-
 def test_an_outage_of_the_bus_delays_events_and_loses_none(
     cloud: Cloud, listener: Listener, dev: Person
 ) -> None:
     """Issuing does not notice."""
-    with denied(cloud, "events:PutEvents"):
+    with cloud.denied("AnnounceCertificatesRole", "events:PutEvents"):
         documents = [issue(dev) for _ in range(3)]
         time.sleep(3)  # several tries
         assert [listener.of(document["serial"]) for document in documents] == [[], [], []]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 from cryptography import x509
@@ -183,20 +182,9 @@ class TestRevoking:
 class TestPublishingFails:
     """The bucket refuses the list; the revocation stands, and the schedule finishes the job."""
 
-    @contextmanager
     def unpublishable(self, cloud):
-        iam, formation = cloud.client("iam"), cloud.client("cloudformation")
-        role = formation.describe_stack_resource(
-            StackName=cloud.variables["STACK_NAME"], LogicalResourceId="ApiHandlerRole"
-        )["StackResourceDetail"]["PhysicalResourceId"]
-        resource = f"arn:aws:s3:::{cloud.variables['CONFIG_BUCKET']}/trust/*"
-        deny = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": resource}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
-        iam.put_role_policy(RoleName=role, PolicyName="outage", PolicyDocument=document)
-        try:
-            yield
-        finally:
-            iam.delete_role_policy(RoleName=role, PolicyName="outage")
+        objects = f"arn:aws:s3:::{cloud.variables['CONFIG_BUCKET']}/trust/*"
+        return cloud.denied("ApiHandlerRole", "s3:PutObject", objects)
 
     def tick(self, cloud):
         """What EventBridge sends every few minutes."""

@@ -375,7 +375,7 @@ class World:
         return Issuing(
             authorities=self.authorities,
             records=self.records,
-            delivering=Delivering(self.authorities, self.bundles, f"{HOST}:8443", "192.0.2.7"),
+            delivering=self.delivering,
             instance_facts=self.instance_facts,
             publish_revoked=lambda serials: self.trust.show_revoked(serials),
             limits=self.limits,
@@ -386,6 +386,10 @@ class World:
         )
 
     @property
+    def delivering(self) -> Delivering:
+        return Delivering(self.authorities, self.bundles, f"{HOST}:8443", "192.0.2.7")
+
+    @property
     def catalogue(self) -> Catalogue:
         return Catalogue(records=self.records, listing=self.records, now=lambda: self.time)
 
@@ -394,7 +398,7 @@ class World:
         return Revoking(
             records=self.records,
             revocations=self.records,
-            bundles=self.bundles,
+            withdraw=self.delivering.withdraw,
             publish_revoked=lambda serials: self.trust.show_revoked(serials),
             now=lambda: self.time,
         )

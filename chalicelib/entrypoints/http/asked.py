@@ -13,12 +13,12 @@ from chalice.app import MultiDict, Request
 
 from chalicelib.domain.identity import identify
 from chalicelib.domain.model import Caller
+from chalicelib.domain.ownership import canonical_serial
 from chalicelib.entrypoints.http.forms import choose_form
 from chalicelib.entrypoints.http.operations import Body, Operation, Query
 from chalicelib.entrypoints.http.reading import convert_texts, read_body
 from chalicelib.errors import InvalidRequest, NotFound
 
-_SERIAL = re.compile(r"[0-9a-f]{1,40}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,64}")
 
 
@@ -63,7 +63,10 @@ class Asked(Generic[Query, Body]):
     @cached_property
     def serial(self) -> str:
         """The serial in the path. Raises NotFound for what cannot be one."""
-        return canonical_serial(self._in_path["serial"])
+        serial = canonical_serial(self._in_path["serial"])
+        if serial is None:
+            raise NotFound("certificate_not_found", "a serial has 1 to 40 hexadecimal digits")
+        return serial
 
     @cached_property
     def idempotency_key(self) -> str | None:
@@ -99,11 +102,3 @@ class Asked(Generic[Query, Body]):
     def _header(self, name: str) -> str | None:
         value = self.request.headers.get(name)
         return None if value is None else str(value)
-
-
-def canonical_serial(text: str) -> str:
-    """40 lower-case hex digits, from what people paste: openssl prints upper case, unpadded."""
-    digits = text.lower()
-    if not _SERIAL.fullmatch(digits):
-        raise NotFound("certificate_not_found", "a serial has 1 to 40 hexadecimal digits")
-    return digits.zfill(40)

@@ -23,6 +23,7 @@ from chalicelib.domain.model import (
     StoredRequest,
     Succession,
 )
+from chalicelib.domain.ownership import owned
 from chalicelib.domain.pki import keys, leaves
 from chalicelib.domain.pki.authorities import refuse_authority_key
 from chalicelib.domain.pki.requests import public_key_of_csr
@@ -31,7 +32,6 @@ from chalicelib.errors import (
     Contended,
     DependencyFailed,
     Misconfigured,
-    NotFound,
     QuotaExceeded,
 )
 from chalicelib.services.issuing.delivering import Delivering, revoked, unfinished
@@ -126,7 +126,7 @@ class Issuing:
 
     def bundle_again(self, serial: str, caller: Caller) -> Issued:
         """A bundle of the caller's own certificate. Raises NotFound, also when the key is gone."""
-        return self.delivering.later(self._own(serial, caller), self.now())
+        return self.delivering.later(owned(self.records.get(serial), caller), self.now())
 
     def _facts(self, caller: Caller) -> InstanceFacts | None:
         return self.instance_facts(caller.instance_id) if caller.instance_id else None
@@ -239,14 +239,8 @@ class Issuing:
             raise unfinished()
         return self.delivering.again(record, now)
 
-    def _own(self, serial: str, caller: Caller) -> CertificateRecord:
-        record = self.records.get(serial)
-        if record is None or record.owner != caller.arn:
-            raise NotFound("certificate_not_found", "you have no certificate with this serial")
-        return record
-
     def _renewable(self, serial: str, caller: Caller, now: datetime) -> CertificateRecord:
-        old = self._own(serial, caller)
+        old = owned(self.records.get(serial), caller)
         if old.revoked_at is not None:
             raise revoked(old)
         successor = None if old.superseded_by is None else self.records.get(old.superseded_by)
