@@ -61,7 +61,7 @@ class Services:
             records=self._records,
             delivering=self._delivering,
             instance_facts=self._instances.facts,
-            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self._limits,
             now=_now,
             new_serial=new_serial,
@@ -81,7 +81,7 @@ class Services:
             records=self._records,
             revocations=self._revocations,
             withdraw=self._delivering.withdraw,
-            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            publish_revoked=lambda records: self.trust.show_revoked(records),
             now=_now,
         )
 

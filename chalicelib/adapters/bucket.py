@@ -105,11 +105,12 @@ class ConfigBucket:
             trust = None if document is None else _trust_in(document.content)
         except Misconfigured:
             trust = None
+        publications = {head.publication for head in there.values()}
         return PublishedTrust(
             trust,
             {key: head.version for key, head in there.items()},
-            whole=len(there) == len(found)
-            and len({head.publication for head in there.values()}) == 1,
+            number=max(publications | {0 if trust is None else trust.crl_number}),
+            whole=len(there) == len(found) and len(publications) == 1,
         )
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
@@ -160,10 +161,10 @@ class ConfigBucket:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """version: entity tag. publication: the CRL number it was published with, if it says."""
+    """version: entity tag. publication: the CRL number it was published with; 0 if it says none."""
 
     version: str
-    publication: str | None
+    publication: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,8 @@ class _Object:
 
 
 def _head_of(answer: GetObjectOutputTypeDef | HeadObjectOutputTypeDef) -> _Head:
-    return _Head(answer["ETag"], answer["Metadata"].get(_PUBLICATION))
+    number = answer["Metadata"].get(_PUBLICATION, "")
+    return _Head(answer["ETag"], int(number) if number.isdecimal() else 0)
 
 
 def _changed_meanwhile(error: ClientError) -> bool:

@@ -216,11 +216,27 @@ class CertificatePage:
 
 @dataclass(frozen=True, slots=True)
 class StoredRequest:
-    """What an Idempotency-Key was used for: the digest of the request, and the serial it got."""
+    """What an Idempotency-Key was used for: the digest of the request, and the serial it got.
 
+    caller: the ARN of whose key it is; an admin's certificate may have another owner.
+    """
+
+    caller: str
     idempotency_key: str
     digest: str
     serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What a public key is certified for.
+
+    serials: of the certificates of it that have neither ended nor been revoked.
+    version: changes whenever it is certified; None for a key that never was.
+    """
+
+    version: int | None
+    serials: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from chalicelib.domain.model import (
     IssueRequest,
     NamedRequest,
     QuotaSlot,
-    RevocationReason,
     Status,
     Validity,
 )
@@ -100,14 +99,20 @@ def grant_successor(
     caller: Caller,
     instance: InstanceFacts | None,
     limits: Limits,
+    now: datetime,
 ) -> Grant:
     """What the owner of *old*, *caller*, gets in its place: the same for a time of its own.
 
-    Access that the owner may not have any more is not renewed; an admin's grant stands until an
-    admin revokes it. Raises InvalidRequest (days) and Forbidden (access).
+    Access that the owner may not have any more is not renewed. What an admin granted is, whatever
+    the owner may have by itself; but for no longer than the admin gave, and not once it has ended.
+    Raises InvalidRequest (days), Forbidden (access) and Conflict (it cannot be renewed).
     """
     if old.access is None:
         raise Conflict("not_renewable", "the registry host renews the registry's own certificate")
+    default, maximum = limits.default_days, limits.maximum_days
+    if old.issued_by is not None:
+        _refuse_ended_grant(old, now)
+        default = maximum = _days_given(old)
     if old.issued_by is None or caller.instance_id is not None:
         allowed = _access(old.access, caller, instance, limits)
         if allowed is not old.access:
@@ -118,8 +123,44 @@ def grant_successor(
         name=old.name,
         owner=old.owner,
         access=old.access,
-        lifetime=_lifetime(days, limits.default_days, limits.maximum_days),
+        lifetime=_lifetime(days, default, maximum),
     )
+
+
+def _refuse_ended_grant(old: CertificateRecord, now: datetime) -> None:
+    if old.status(now) is not Status.ACTIVE:
+        raise Conflict(
+            "grant_ended", "an admin had this certificate issued, and it has ended; ask an admin"
+        )
+
+
+def _days_given(old: CertificateRecord) -> int:
+    lifetime = old.validity.not_after - old.validity.not_before - BACKDATE
+    return max(1, lifetime.days)
+
+
+def refuse_second_successor(
+    old: CertificateRecord, successor: CertificateRecord | None, now: datetime
+) -> None:
+    """Raises Conflict if *old* may not be renewed for what became of its last successor.
+
+    One certificate has one successor at a time. An admin's grant ends once a successor of it is
+    taken back by another than its owner.
+    """
+    if successor is None:
+        return
+    if successor.status(now) is Status.ACTIVE:
+        raise Conflict(
+            "already_renewed",
+            f"it was renewed: {successor.serial} is its successor; renew that one, or fetch its "
+            "bundle",
+        )
+    if old.issued_by is not None and successor.revoked_by not in (None, old.owner):
+        raise Conflict(
+            "grant_ended",
+            f"an admin had this certificate issued, and its successor {successor.serial} was "
+            "revoked; ask an admin",
+        )
 
 
 def _access(
@@ -196,35 +237,3 @@ def free_slot(
             "not needed any more (DELETE /certs/SERIAL), or renew one with revoke_old",
         )
     return chance.choice(free)
-
-
-def falls_with(
-    record: CertificateRecord, siblings: Iterable[CertificateRecord], reason: RevocationReason
-) -> list[CertificateRecord]:
-    """What must be revoked with *record*, of *siblings*, the other certificates of its key.
-
-    Who lost a key lost every certificate of it; so older ones go too, which whoever has the key
-    may still have. A newer one stays: who renews and then revokes what was renewed is tidying up.
-    A key said to be compromised takes all with it; being superseded says nothing about the key.
-    """
-    if reason is RevocationReason.SUPERSEDED:
-        return []
-    if reason is RevocationReason.KEY_COMPROMISE:
-        return list(siblings)
-    return [sibling for sibling in siblings if sibling.issued_at <= record.issued_at]
-
-
-def retires_key(
-    reason: RevocationReason,
-    siblings: Iterable[CertificateRecord],
-    falling: Iterable[CertificateRecord],
-    now: datetime,
-) -> bool:
-    """Whether the key itself is refused from now on: when no certificate of it stands any more."""
-    if reason is RevocationReason.SUPERSEDED:
-        return False
-    fallen = {record.serial for record in falling}
-    return not any(
-        sibling.status(now) is Status.ACTIVE and sibling.serial not in fallen
-        for sibling in siblings
-    )

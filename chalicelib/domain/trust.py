@@ -62,12 +62,14 @@ class PublishedTrust:
     """The trust as it stands in the bucket; None where there is none, or none that can be read.
 
     versions: object key to entity tag, for each of the objects that are there.
+    number: the greatest CRL number of any of them; 0 without.
     whole: all objects are of one publication, so nobody was interrupted or overtaken while
     writing them.
     """
 
     trust: Trust | None
     versions: Mapping[str, str]
+    number: int
     whole: bool
 
 

@@ -123,6 +123,7 @@ def get_bundle(asked: Asked[Nothing, Nothing]) -> Answer:
             *codes.ISSUING,
             "already_renewed",
             "not_renewable",
+            "grant_ended",
             "access_changed",
             "quota_exceeded",
         ),
@@ -153,8 +154,8 @@ def renew_certificate(asked: Asked[Nothing, bodies.RenewBody]) -> Answer:
 def revoke_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
     """Revoke one of the caller's certificates; again changes nothing.
 
-    With it go the older certificates of the same key; all of them if the reason is keyCompromise,
-    none if it is superseded. The registry refuses them within a minute of a 200.
+    With it go the older certificates of the same key; all of that key if the reason is
+    keyCompromise, none if it is superseded. The registry refuses them within a minute of a 200.
     """
     reason = asked.body.reason
     revoking = bootstrap.services().revoking

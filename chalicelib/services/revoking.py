@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
-from chalicelib.domain import policy
-from chalicelib.domain.model import Caller, CertificateRecord, RevocationReason, Status
+from chalicelib.domain.model import Caller, CertificateRecord, KeyUse, RevocationReason, Status
 from chalicelib.domain.ownership import existing, owned
+from chalicelib.domain.revocation import falls_with, retires_key
 from chalicelib.errors import (
     Conflict,
     Contended,
@@ -21,6 +21,10 @@ from chalicelib.errors import (
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
+
+# How many renewals to follow, back and forth. What is further off has ended, or was renewed in
+# great haste.
+_LONGEST_LINE = 100
 
 
 class Records(Protocol):
@@ -33,8 +37,8 @@ class Records(Protocol):
 class Revocations(Protocol):
     """What is revoked."""
 
-    def serials_of_key(self, record: CertificateRecord) -> Sequence[str]:
-        """Every serial that this record's key was certified under."""
+    def use_of_key(self, record: CertificateRecord, now: datetime) -> KeyUse:
+        """What the record's key is certified for at *now*."""
 
     def revoke(
         self,
@@ -42,11 +46,11 @@ class Revocations(Protocol):
         reason: RevocationReason,
         by: str,
         now: datetime,
-        retire_key_of: Sequence[str] | None,
+        retire: KeyUse | None,
     ) -> None:
         """Mark it, list it, free its slot, or nothing. Raises Contended.
 
-        retire_key_of: have its key refused from now on, if it was certified for these alone.
+        retire: have its key refused from now on, if this is still what it is certified for.
         """
 
     def retire_key(self, record: CertificateRecord, now: datetime) -> None:
@@ -55,7 +59,7 @@ class Revocations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """also_revoked: serials of older certificates of the same key, which fell with it.
+    """also_revoked: serials of others, which fell with it.
 
     crl_number: of a published list that shows what has to be shown; None when there is nothing to
     show, and when crl_pending: what was revoked is not published yet.
@@ -71,19 +75,19 @@ class Revoked:
 class Revoking:
     """withdraw: has a stored private key gone, if it can.
 
-    publish_revoked: has a published list show these serials, and returns its number.
+    publish_revoked: has a published list show these, and returns its number, if it is to.
     """
 
     records: Records
     revocations: Revocations
     withdraw: Callable[[CertificateRecord], None]
-    publish_revoked: Callable[[Sequence[str]], int]
+    publish_revoked: Callable[[Sequence[CertificateRecord]], int | None]
     now: Callable[[], datetime]
 
     def revoke(self, serial: str, reason: RevocationReason, caller: Caller) -> Revoked:
         """Revoke the caller's own certificate; again changes nothing.
 
-        With it go older certificates of the same key, as policy.falls_with() says.
+        With it go others, as falls_with() says.
         Raises NotFound, also for anybody else's; Conflict for the registry's own; DependencyFailed.
         """
         return self._revoke(owned(self.records.get(serial), caller), reason, caller.arn)
@@ -99,55 +103,92 @@ class Revoking:
                 "clients read no revocation list for the registry's own certificate; if its key "
                 "is lost to somebody, the server CA has to be replaced",
             )
+        fallen: list[CertificateRecord] = []
         for _ in range(ATTEMPTS):
             try:
-                return self._publish(*self._mark(record, reason, by))
+                record = self._mark(record, reason, by, fallen)
+                return self._publish(record, fallen)
             except Contended:
                 record = self.records.get(record.serial) or record
         raise DependencyFailed("busy", "too many requests at once; ask again")
 
     def _mark(
-        self, record: CertificateRecord, reason: RevocationReason, by: str
-    ) -> tuple[CertificateRecord, Sequence[CertificateRecord]]:
-        """Revoke it, and then what falls with it; both as they are now."""
-        now = self.now()
-        if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
-            self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
-        serials = self.revocations.serials_of_key(record)
-        others = [serial for serial in serials if serial != record.serial]
-        siblings = [each for each in map(self.records.get, others) if each]
-        falling = policy.falls_with(record, siblings, reason)
-        if record.revoked_at is None:
-            retires = policy.retires_key(reason, siblings, falling, now)
-            record = self._mark_one(record, reason, by, serials if retires else None)
-        older = [
-            self._mark_one(each, reason, by, None) if each.status(now) is Status.ACTIVE else each
-            for each in falling
-        ]
-        return record, [each for each in older if each.revoked_at is not None]
-
-    def _mark_one(
         self,
         record: CertificateRecord,
         reason: RevocationReason,
         by: str,
-        retire_key_of: Sequence[str] | None,
+        fallen: list[CertificateRecord],
+    ) -> CertificateRecord:
+        """Revoke what falls with it, adding that to *fallen*, and then the record itself.
+
+        It comes last, so that a revocation broken off half-way is still to be seen as undone, and
+        asked for again.
+        """
+        now = self.now()
+        if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
+            self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
+        use, siblings, line = None, [], []
+        if reason is not RevocationReason.SUPERSEDED:
+            use = self.revocations.use_of_key(record, now)
+            siblings = list(self._siblings(record, use))
+        if reason is not RevocationReason.SUPERSEDED and by != record.owner:
+            line = [*self._along(record, "renews"), *self._along(record, "superseded_by")]
+        falling = falls_with(record, siblings, line, reason)
+        for each in falling:
+            if each.status(now) is Status.ACTIVE:
+                fallen.append(self._mark_one(each, reason, by, None))
+        if record.revoked_at is not None:
+            return record
+        retires = retires_key(reason, siblings, falling, now)
+        return self._mark_one(record, reason, by, use if retires else None)
+
+    def _siblings(self, record: CertificateRecord, use: KeyUse) -> Iterator[CertificateRecord]:
+        """The other certificates of its key that stand."""
+        for serial in use.serials:
+            sibling = None if serial == record.serial else self._found(serial)
+            if sibling is not None:
+                yield sibling
+
+    def _along(
+        self, record: CertificateRecord, link: Literal["renews", "superseded_by"]
+    ) -> Iterator[CertificateRecord]:
+        """Its predecessors or its successors, as far as matters."""
+        for _ in range(_LONGEST_LINE):
+            serial = record.renews if link == "renews" else record.superseded_by
+            found = None if serial is None else self._found(serial)
+            if found is None:
+                return
+            yield found
+            record = found
+
+    def _found(self, serial: str) -> CertificateRecord | None:
+        """A damaged record must not keep others from being revoked."""
+        try:
+            return self.records.get(serial)
+        except Misconfigured as error:
+            log.error("%s, and so not revoked with others: %s", serial, error)
+            return None
+
+    def _mark_one(
+        self, record: CertificateRecord, reason: RevocationReason, by: str, retire: KeyUse | None
     ) -> CertificateRecord:
         now = self.now()
-        self.revocations.revoke(record, reason, by, now, retire_key_of)
+        self.revocations.revoke(record, reason, by, now, retire)
         log.info("revoked %s, %s, by %s", record.serial, reason, by)
-        self.withdraw(record)
         at = now.replace(microsecond=0)
         return replace(record, revoked_at=at, revocation_reason=reason, revoked_by=by)
 
-    def _publish(self, record: CertificateRecord, others: Sequence[CertificateRecord]) -> Revoked:
+    def _publish(self, record: CertificateRecord, fallen: Sequence[CertificateRecord]) -> Revoked:
         """Should publishing fail, the record stands, and the schedule finishes the job."""
-        now = self.now()
-        listed = [each.serial for each in (record, *others) if now <= each.validity.not_after]
-        number, pending = None, False
+        now, revoked = self.now(), (record, *fallen)
+        also = tuple(each.serial for each in fallen)
         try:
+            listed = [each for each in revoked if now <= each.validity.not_after]
             number = self.publish_revoked(listed) if listed else None
         except (DependencyFailed, Misconfigured) as error:
             log.error("%s: the revocation of %s is not published yet", error.code, record.serial)
-            pending = True
-        return Revoked(record, tuple(each.serial for each in others), number, pending)
+            return Revoked(record, also, None, crl_pending=True)
+        # Not before, nor when publishing failed: the same bucket would have us wait once more.
+        for each in revoked:
+            self.withdraw(each)
+        return Revoked(record, also, number, crl_pending=False)

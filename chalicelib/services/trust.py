@@ -10,8 +10,9 @@ from typing import Protocol
 
 from cryptography import x509
 
+from chalicelib.domain.model import CertificateRecord
 from chalicelib.domain.pki import crl, leaves
-from chalicelib.domain.pki.authorities import Authority
+from chalicelib.domain.pki.authorities import Authority, authority_id
 from chalicelib.domain.trust import PublishedTrust, Trust
 from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
@@ -57,8 +58,8 @@ class Revocations(Protocol):
     def settle(self, serials: Sequence[str]) -> None:
         """A published list shows these now."""
 
-    def next_crl_number(self) -> int:
-        """Greater than any before."""
+    def next_crl_number(self, above: int) -> int:
+        """Greater than any before, and than *above*."""
 
 
 class Publication(Protocol):
@@ -109,9 +110,14 @@ class TrustKeeper:
         """
         return self._publish_unless(lambda published: False)
 
-    def show_revoked(self, serials: Sequence[str]) -> int:
-        """Have a published list show these, and return its number. Raises as refresh()."""
-        return self._publish_unless(lambda published: _shows(published, serials)).crl_number
+    def show_revoked(self, records: Sequence[CertificateRecord]) -> int | None:
+        """Have a published list show these, and return its number; None if it is not to.
+
+        No list is there for a CA that was retired, and nobody is admitted by it. Raises as
+        refresh().
+        """
+        trust = self._publish_unless(lambda published: _shows(published, records))
+        return trust.crl_number if _of_its_authorities(trust, records) else None
 
     def _publish_unless(self, settled: Callable[[Trust], bool]) -> Trust:
         """Publish; where others publish at once, theirs does if it is *settled* with it.
@@ -127,7 +133,8 @@ class TrustKeeper:
                 return before.trust
             if self.now() > latest:
                 break
-            number, pending = self.revocations.next_crl_number(), self.revocations.pending()
+            number = self.revocations.next_crl_number(before.number)
+            pending = self.revocations.pending()
             trust = self._trust(number)
             try:
                 self.publication.publish(trust, before)
@@ -165,7 +172,8 @@ class TrustKeeper:
 
     def _crl(self, signer: Authority, number: int, now: datetime) -> str:
         """One that lacks a row nobody can read is better than none; but somebody has to look."""
-        read = crl.readable(self.revocations.revocations(signer.id, now))
+        # A certificate is admitted up to its end by the registry's clock, which may be slow.
+        read = crl.readable(self.revocations.revocations(signer.id, now - crl.BACKDATE))
         for key in read.skipped:
             log.error("UNREADABLE_REVOCATION %r is not on the list of CA %s", key, signer.id)
         for serial in read.mended:
@@ -183,9 +191,21 @@ class TrustKeeper:
         return oldest is None or self.now() >= oldest + crl.BACKDATE + LONGEST_PAUSE
 
 
-def _shows(trust: Trust, serials: Sequence[str]) -> bool:
+def _of_its_authorities(
+    trust: Trust, records: Sequence[CertificateRecord]
+) -> Sequence[CertificateRecord]:
+    """Those that a client CA of the trust signed."""
+    certificates = x509.load_pem_x509_certificates(trust.client_ca.encode())
+    trusted = {authority_id(certificate) for certificate in certificates}
+    return [record for record in records if record.issuer_id in trusted]
+
+
+def _shows(trust: Trust, records: Sequence[CertificateRecord]) -> bool:
     lists = crl.read_bundle(trust.crl)
-    return all(any(each.listed(int(serial, 16)) for each in lists) for serial in serials)
+    return all(
+        any(each.listed(int(record.serial, 16)) for each in lists)
+        for record in _of_its_authorities(trust, records)
+    )
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> str:

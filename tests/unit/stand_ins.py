@@ -17,6 +17,7 @@ from chalicelib.domain.model import (
     CertificateRecord,
     InstanceFacts,
     KeyType,
+    KeyUse,
     QuotaSlot,
     RevocationReason,
     Selection,
@@ -79,12 +80,13 @@ class MemoryRecords:
     by_serial: dict[str, CertificateRecord] = field(default_factory=dict)
     taken: dict[tuple[str, int], tuple[str, datetime]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
-    serials: dict[str, set[str]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
     revoked_keys: set[str] = field(default_factory=set)
     requests: dict[tuple[str, str], tuple[StoredRequest, datetime]] = field(default_factory=dict)
     rows: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     unpublished: list[str] = field(default_factory=list)
     number: int = 0
+    damaged: set[str] = field(default_factory=set)
     before_add: Callable[[CertificateRecord], None] = lambda _: None
     before_revoke: Callable[[CertificateRecord], None] = lambda _: None
     fails: bool = False
@@ -106,7 +108,7 @@ class MemoryRecords:
         if self.fails:
             raise DependencyFailed("table_unwritable", "the record was not written")
         with self._lock:
-            earlier = request and self._earlier(record.owner, request.idempotency_key, now)
+            earlier = request and self._earlier(request.caller, request.idempotency_key, now)
             if earlier is not None:
                 return earlier
             self._refuse_key(record)
@@ -134,13 +136,15 @@ class MemoryRecords:
         self.journal.write("record", lambda: self.by_serial.update({record.serial: record}))
 
     def earlier_request(
-        self, owner: str, idempotency_key: str, now: datetime
+        self, caller: str, idempotency_key: str, now: datetime
     ) -> StoredRequest | None:
         assert idempotency_key, "there is nothing to look for without a key"
-        return self._earlier(owner, idempotency_key, now)
+        return self._earlier(caller, idempotency_key, now)
 
     def get(self, serial: str) -> CertificateRecord | None:
         assert re.fullmatch(r"[0-9a-f]{40}", serial), "only serials in their one form are asked for"
+        if serial in self.damaged:
+            raise Misconfigured("unreadable_record", f"the record of {serial} is broken")
         return self.by_serial.get(serial)
 
     def page(
@@ -163,8 +167,13 @@ class MemoryRecords:
         more = len(shown) > limit
         return CertificatePage(tuple(shown[:limit]), shown[limit - 1].serial if more else None)
 
-    def serials_of_key(self, record: CertificateRecord) -> Sequence[str]:
-        return sorted(self.serials.get(record.key_id, ()))
+    def use_of_key(self, record: CertificateRecord, now: datetime) -> KeyUse:
+        standing = [
+            each.serial
+            for each in self.by_serial.values()
+            if each.key_id == record.key_id and each.status(now) is Status.ACTIVE
+        ]
+        return KeyUse(self.versions.get(record.key_id), tuple(sorted(standing)))
 
     def revoke(
         self,
@@ -172,7 +181,7 @@ class MemoryRecords:
         reason: RevocationReason,
         by: str,
         now: datetime,
-        retire_key_of: Sequence[str] | None,
+        retire: KeyUse | None,
     ) -> None:
         self.before_revoke(record)
         if self.fails:
@@ -180,10 +189,10 @@ class MemoryRecords:
         with self._lock:
             if self.by_serial[record.serial].revoked_at is not None:
                 raise contended()
-            if retire_key_of is not None and set(retire_key_of) != self.serials[record.key_id]:
+            if retire is not None and retire.version != self.versions[record.key_id]:
                 raise contended()
             self.journal.write("revoke", lambda: self._revoke(record, reason, by, now))
-            if retire_key_of is not None:
+            if retire is not None:
                 self.revoked_keys.add(record.key_id)
             if record.slot is not None and record.status(now) is Status.ACTIVE:
                 del self.taken[record.owner, record.slot]
@@ -201,13 +210,13 @@ class MemoryRecords:
     def settle(self, serials: Sequence[str]) -> None:
         self.unpublished = [serial for serial in self.unpublished if serial not in serials]
 
-    def next_crl_number(self) -> int:
+    def next_crl_number(self, above: int) -> int:
         with self._lock:
-            self.number += 1
+            self.number = max(self.number, above) + 1
             return self.number
 
-    def _earlier(self, owner: str, idempotency_key: str, now: datetime) -> StoredRequest | None:
-        stored, until = self.requests.get((owner, idempotency_key), (None, now))
+    def _earlier(self, caller: str, idempotency_key: str, now: datetime) -> StoredRequest | None:
+        stored, until = self.requests.get((caller, idempotency_key), (None, now))
         return stored if until > now else None
 
     def _refuse_key(self, record: CertificateRecord) -> None:
@@ -227,9 +236,9 @@ class MemoryRecords:
         if record.slot is not None:
             self.taken[record.owner, record.slot] = (record.serial, record.validity.not_after)
         self.keys[record.key_id] = record.owner
-        self.serials.setdefault(record.key_id, set()).add(record.serial)
+        self.versions[record.key_id] = self.versions.get(record.key_id, 0) + 1
         if request is not None:
-            self.requests[record.owner, request.idempotency_key] = (request, now + DAY)
+            self.requests[request.caller, request.idempotency_key] = (request, now + DAY)
         if succession is not None:
             old = replace(succession.old, superseded_by=record.serial)
             self.by_serial[old.serial] = old
@@ -294,7 +303,8 @@ class MemoryBundles:
     def published_trust(self) -> PublishedTrust:
         versions = dict.fromkeys(TRUST_KEYS, f"{len(self.published)}") if self.published else {}
         last = self.published[-1] if self.published else None
-        return PublishedTrust(last, versions, self.whole)
+        number = 0 if last is None else last.crl_number
+        return PublishedTrust(last, versions, number, self.whole)
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
         self.before_publish(trust)
@@ -377,7 +387,7 @@ class World:
             records=self.records,
             delivering=self.delivering,
             instance_facts=self.instance_facts,
-            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self.limits,
             now=lambda: self.time,
             new_serial=self.new_serial,
@@ -399,7 +409,7 @@ class World:
             records=self.records,
             revocations=self.records,
             withdraw=self.delivering.withdraw,
-            publish_revoked=lambda serials: self.trust.show_revoked(serials),
+            publish_revoked=lambda records: self.trust.show_revoked(records),
             now=lambda: self.time,
         )
 

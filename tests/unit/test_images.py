@@ -38,6 +38,14 @@ def test_what_revoking_adds_is_read() -> None:
     assert read.revoked_by == "arn:aws:iam::123456789012:user/adm"
 
 
+def test_a_reason_that_there_is_not_leaves_it_revoked() -> None:
+    added = {"revoked_at": {"S": "2026-02-03T04:05:06.000000+0000"}}
+    read = record_in({**image_of(RECORD), **added, "revocation_reason": {"S": "boredom"}})
+
+    assert read.revoked_at is not None
+    assert read.revocation_reason == "unspecified"
+
+
 def test_an_attribute_of_a_later_version_is_passed_over() -> None:
     assert record_in({**image_of(RECORD), "colour": {"S": "blue"}}) == RECORD
 
@@ -56,7 +64,6 @@ def test_an_image_that_lacks_what_an_event_says_is_refused(name: str) -> None:
         ("not_after", {"S": "tomorrow"}),
         ("owner", {"N": "7"}),
         ("access", {"S": "admin"}),
-        ("revocation_reason", {"S": "boredom"}),
         ("owner", {"NULL": True}),
     ],
 )

@@ -415,7 +415,7 @@ class TestIdempotency:
     def test_a_request_whose_record_is_not_to_be_seen_yet_is_asked_to_come_again(
         self, world: World
     ) -> None:
-        stored = StoredRequest("once", "d1", "0" * 40)
+        stored = StoredRequest(ANN.arn, "once", "d1", "0" * 40)
         world.records.requests[ANN.arn, "once"] = (stored, NOW + DAY)
         assert refused(DependencyFailed, lambda: world.issuing.issue(REPEATABLE, ANN)) == "busy"
 

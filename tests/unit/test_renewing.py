@@ -290,6 +290,18 @@ class TestTheSameRequestAgain:
         )
         assert refused(Conflict, ask) == "idempotency_key_reused"
 
+    def test_it_is_published_if_the_first_time_did_not_get_there(self, world: World) -> None:
+        asked = replace(self.ASKED, revoke_old=True)
+        old = world.issuing.issue(IssueRequest(), ANN).record
+        world.bundles.publishing_fails = True
+        assert world.issuing.renew(old.serial, asked, ANN).crl_pending
+        assert world.issuing.renew(old.serial, asked, ANN).crl_pending
+        world.bundles.publishing_fails = False
+        again = world.issuing.renew(old.serial, asked, ANN)
+        assert not again.crl_pending
+        assert world.trust.show_revoked([stored(world, old)]) == world.trust.current().crl_number
+        assert set(world.bundles.stored) == {again.record.serial}
+
 
 class TestForAService:
     def test_an_admin_names_it_and_owns_it(self, world: World) -> None:
@@ -322,6 +334,57 @@ class TestForAService:
         named = NamedRequest("ci", ANN.arn, IssueRequest(access=Access.PUSH))
         old = world.issuing.issue_named(named, ADMIN).record
         assert world.issuing.renew(old.serial, PLAIN, ANN).record.access is Access.PUSH
+
+    def test_the_owner_revokes_in_his_own_name(self, world: World) -> None:
+        first = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
+        world.issuing.renew(first.serial, REPLACING, ANN)
+        assert stored(world, first).revoked_by == ANN.arn
+
+    def test_its_renewal_is_for_no_longer_than_the_admin_gave(self, world: World) -> None:
+        named = NamedRequest("ci", ANN.arn, IssueRequest(days=2))
+        old = world.issuing.issue_named(named, ADMIN).record
+        ask = lambda: world.issuing.renew(old.serial, RenewRequest(days=3), ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "days_out_of_range"
+        new = world.issuing.renew(old.serial, PLAIN, ANN).record
+        assert new.validity.not_after - new.validity.not_before == (
+            old.validity.not_after - old.validity.not_before
+        )
+
+    def test_once_it_has_ended_it_is_renewed_no_more(self, world: World) -> None:
+        named = NamedRequest("ci", ANN.arn, IssueRequest(days=2))
+        old = world.issuing.issue_named(named, ADMIN).record
+        world.time = NOW + 2 * DAY + SECOND
+        ask = lambda: world.issuing.renew(old.serial, PLAIN, ANN)  # noqa: E731
+        assert refused(Conflict, ask) == "grant_ended"
+
+    def test_once_an_admin_took_its_successor_back_it_is_renewed_no_more(
+        self, world: World
+    ) -> None:
+        """Not even where that left it standing: a line longer than is followed, a lost race."""
+        old = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
+        new = world.issuing.renew(old.serial, PLAIN, ANN).record
+        world.revoking.revoke_any(new.serial, RevocationReason.SUPERSEDED, ADMIN)
+        ask = lambda: world.issuing.renew(old.serial, PLAIN, ANN)  # noqa: E731
+        assert refused(Conflict, ask) == "grant_ended"
+
+    def test_once_its_owner_took_the_successor_back_it_is(self, world: World) -> None:
+        """Whose key got lost on the way, say."""
+        old = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
+        new = world.issuing.renew(old.serial, PLAIN, ANN).record
+        world.revoking.revoke(new.serial, RevocationReason.UNSPECIFIED, ANN)
+        assert world.issuing.renew(old.serial, PLAIN, ANN).record.renews == old.serial
+
+    def test_an_idempotency_key_is_the_admins(self, world: World) -> None:
+        """Else another admin with the same key is handed this one's private key."""
+        other = Caller("arn:aws:iam::123456789012:user/second", "second")
+        request = IssueRequest(idempotency_key="once", digest="d1")
+        named = NamedRequest("ci", ANN.arn, request)
+        first = world.issuing.issue_named(named, ADMIN)
+        assert world.issuing.issue_named(named, ADMIN) == first
+        assert world.issuing.issue_named(named, other).record != first.record
+        elsewhere = replace(named, owner=BOB.arn, request=replace(request, digest="d2"))
+        ask = lambda: world.issuing.issue_named(elsewhere, ADMIN)  # noqa: E731
+        assert refused(Conflict, ask) == "idempotency_key_reused"
 
     @pytest.mark.parametrize("name", ["", "a" * 65, "a b", "ann\n", "gr\u00fcn", "a/b"])
     def test_a_name_that_iam_would_not_allow_is_refused(self, world: World, name: str) -> None:

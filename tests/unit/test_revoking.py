@@ -133,6 +133,18 @@ class TestAgain:
         assert not done.crl_pending
 
 
+class TestPrivateKeys:
+    def test_they_go_once_the_list_is_published_and_not_before(self, world: World) -> None:
+        """A bucket that hangs must not cost the answer that says it is pending."""
+        record = world.issuing.issue(IssueRequest(), ANN).record
+        world.bundles.publishing_fails = True
+        revoke(world, record)
+        assert world.journal.done[-1] == "revoke"
+        world.bundles.publishing_fails = False
+        revoke(world, record)
+        assert world.journal.done[-2:] == ["publish", "delete"]
+
+
 class TestPending:
     def test_a_list_that_cannot_be_published_is_told_and_the_schedule_does_it(
         self, world: World
@@ -242,20 +254,70 @@ class TestTheKey:
         revoke(world, first, COMPROMISED)
         assert statuses(world, *world.records.by_serial.values()) == [Status.REVOKED] * 2
 
-    def test_a_crash_between_two_of_them_is_made_up_for_by_asking_again(self, world: World) -> None:
-        first, second, third = self.chain(world)
-        done: list[str] = []
+    @pytest.mark.parametrize("failing", [1, 2, 3])
+    def test_a_crash_on_the_way_leaves_it_visibly_undone_and_asking_again_does_it(
+        self, world: World, failing: int
+    ) -> None:
+        """Else its owner believes that the key is locked out, while an older certificate lives."""
+        records = self.chain(world)
+        asked: list[str] = []
 
         def fail(record: CertificateRecord) -> None:
-            done.append(record.serial)
-            world.records.fails = len(done) == 2
+            asked.append(record.serial)
+            world.records.fails = len(asked) == failing
 
         world.records.before_revoke = fail
         with pytest.raises(DependencyFailed):
-            revoke(world, third)
+            revoke(world, records[2])
+        assert statuses(world, records[2]) == [Status.ACTIVE]
         world.records.fails, world.records.before_revoke = False, lambda _: None
-        assert set(revoke(world, third).also_revoked) == {first.serial, second.serial}
-        assert statuses(world, first, second, third) == [Status.REVOKED] * 3
+        done = revoke(world, records[2])
+        assert not done.crl_pending
+        assert statuses(world, *records) == [Status.REVOKED] * 3
+        assert world.records.unpublished == []
+
+    def test_what_fell_before_is_not_told_of_again(self, world: World) -> None:
+        first = world.issuing.issue(OWN_KEY, ANN).record
+        second = world.issuing.renew(first.serial, RenewRequest(revoke_old=True), ANN).record
+        assert revoke(world, second).also_revoked == ()
+
+    def test_a_damaged_record_of_the_key_keeps_no_other_from_being_revoked(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second, third = self.chain(world)
+        world.records.damaged = {second.serial}
+        assert revoke(world, third).also_revoked == (first.serial,)
+        assert any(second.serial in line for line in caplog.messages)
+
+
+class TestALine:
+    """A certificate, what it renews and what renews it, each with a key of its own."""
+
+    def line(self, world: World) -> list[CertificateRecord]:
+        records = [world.issuing.issue(IssueRequest(), ANN).record]
+        for _ in range(2):
+            world.time += DAY
+            serial = records[-1].serial
+            records.append(world.issuing.renew(serial, RenewRequest(), ANN).record)
+        return records
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_an_admin_takes_all_of_somebody_elses_back(self, world: World, which: int) -> None:
+        records = self.line(world)
+        done = world.revoking.revoke_any(records[which].serial, UNSPECIFIED, ADMIN)
+        others = {each.serial for each in records} - {records[which].serial}
+        assert set(done.also_revoked) == others
+        assert statuses(world, *records) == [Status.REVOKED] * 3
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_its_owner_takes_back_the_one(self, world: World, which: int) -> None:
+        """A renewal whose key got lost must not cost the certificate that is in use."""
+        records = self.line(world)
+        assert revoke(world, records[which]).also_revoked == ()
+
+    def test_superseded_is_about_the_one(self, world: World) -> None:
+        records = self.line(world)
+        assert world.revoking.revoke_any(records[1].serial, SUPERSEDED, ADMIN).also_revoked == ()
 
 
 class TestWhose:

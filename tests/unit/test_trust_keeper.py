@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from chalicelib.domain.model import CertificateRecord
 from chalicelib.domain.pki.leaves import certificate_pem
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import DependencyFailed, Misconfigured
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
+from tests.unit.certificate_records import record
 from tests.unit.stand_ins import MemoryRecords, World
 
 BOTH = [client_ca(1), client_ca(2)]
@@ -121,7 +123,7 @@ class TestOrder:
     ) -> None:
         world.records.rows[client_ca().id] = [row(101)]
         interfere_once(world, lambda: world.trust.refresh())
-        assert world.trust.show_revoked([f"{101:040x}"]) == 2
+        assert world.trust.show_revoked([of(101)]) == 2
         assert len(world.bundles.published) == 1
 
     def test_but_not_at_what_was_broken_off(self, world: World) -> None:
@@ -129,7 +131,7 @@ class TestOrder:
         world.records.rows[client_ca().id] = [row(101)]
         world.trust.refresh()
         world.bundles.whole = False
-        assert world.trust.show_revoked([f"{101:040x}"]) == 2
+        assert world.trust.show_revoked([of(101)]) == 2
 
     def test_one_that_is_being_written_is_waited_for_but_not_for_ever(self, world: World) -> None:
         world.trust.refresh()
@@ -158,7 +160,7 @@ class TestOrder:
             world.records.rows[client_ca().id] = [row(101)]
 
         interfere_once(world, another)
-        assert world.trust.show_revoked([f"{101:040x}"]) == 3
+        assert world.trust.show_revoked([of(101)]) == 3
 
     def test_who_always_loses_gives_up_and_says_so(self, world: World) -> None:
         def another(trust: Trust) -> None:
@@ -173,18 +175,31 @@ class TestOrder:
         issuer, together = client_ca().id, threading.Barrier(6)
         world.records.rows[issuer] = []
 
-        def revoke(number: int) -> int:
+        def revoke(number: int) -> int | None:
             together.wait()
             world.records.rows[issuer].append(row(number))
-            return world.trust.show_revoked([f"{number:040x}"])
+            return world.trust.show_revoked([of(number)])
 
         with ThreadPoolExecutor(6) as threads:
             numbers = list(threads.map(revoke, range(101, 107)))
         published = [trust.crl_number for trust in world.bundles.published]
         assert published == sorted(set(published))
-        assert max(numbers) == published[-1]
+        assert max(filter(None, numbers)) == published[-1]
         (crl,) = lists(world.trust.current().crl)
         assert {entry.serial_number for entry in crl} == set(range(101, 107))
+
+    def test_of_a_ca_that_was_retired_no_list_shows_anything(self, world: World) -> None:
+        world.authorities.clients = [client_ca(2)]
+        assert world.trust.show_revoked([of(101)]) is None
+        assert world.trust.show_revoked([of(101)]) is None
+        assert len(world.bundles.published) == 1
+
+    def test_a_counter_that_fell_behind_is_brought_forward(self, world: World) -> None:
+        """After the table was restored; registry hosts take no list older than theirs."""
+        for _ in range(3):
+            world.trust.refresh()
+        world.records.number = 1
+        assert world.trust.refresh().crl_number > 3
 
 
 class TestKeeping:
@@ -253,9 +268,22 @@ def test_a_row_that_cannot_be_read_is_told_of_and_hides_no_other(
     assert f"{102:040x}" in told[1]
 
 
+def test_a_certificate_is_listed_for_as_long_as_a_slow_clock_admits_it(world: World) -> None:
+    world.records.rows[client_ca().id] = [row(101)]
+    for late, expected in ((timedelta(minutes=5), {101}), (timedelta(minutes=5, seconds=1), set())):
+        world.time = (NOW + 30 * DAY).replace(microsecond=0) + late
+        (crl,) = lists(world.trust.refresh().crl)
+        assert {entry.serial_number for entry in crl} == expected
+
+
 def test_an_alarm_listens_for_what_is_told_of_it() -> None:
     stack = (Path(__file__).parents[2] / ".chalice" / "stack.yaml").read_text()
     assert """'{ $.level = "ERROR" && $.message = "UNREADABLE_REVOCATION*" }'""" in stack
+
+
+def of(serial: int) -> CertificateRecord:
+    """The record of it."""
+    return record(serial=f"{serial:040x}", issuer_id=client_ca().id)
 
 
 def row(serial: int) -> dict[str, str]:

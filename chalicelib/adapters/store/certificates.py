@@ -7,6 +7,7 @@ a certificate: the quota slots of an owner, the public keys in use, the idempote
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from chalicelib.adapters.store.items import (
     record_of,
     request_key,
     slot_item,
+    use_item,
 )
 from chalicelib.adapters.store.revocations import list_as_revoked, mark_revoked
 from chalicelib.adapters.store.tables import (
@@ -30,6 +32,7 @@ from chalicelib.adapters.store.tables import (
     Transaction,
     contended,
     our_errors,
+    readable,
     text,
 )
 from chalicelib.domain.model import (
@@ -79,7 +82,7 @@ class CertificateStore:
         if record.slot is not None:
             _take_slot(transaction, record, now, succession)
         if request is not None:
-            _remember(transaction, record.owner, request, now)
+            _remember(transaction, request, now)
         _claim_key(transaction, record)
         if succession is not None:
             _succeed(transaction, record, succession, now)
@@ -98,23 +101,23 @@ class CertificateStore:
             item_of(record).save(condition=CertificateItem.serial.does_not_exist())
 
     def earlier_request(
-        self, owner: str, idempotency_key: str, now: datetime
+        self, caller: str, idempotency_key: str, now: datetime
     ) -> StoredRequest | None:
-        """What the key was used for in the last 24 hours. Raises DependencyFailed."""
+        """What the caller's key was used for in the last 24 hours. Raises DependencyFailed."""
         with our_errors():
             try:
                 item = StateItem.get(
-                    owner_key(owner), request_key(idempotency_key), consistent_read=True
+                    owner_key(caller), request_key(idempotency_key), consistent_read=True
                 )
             except StateItem.DoesNotExist:
                 return None
         if has_expired(item, now):
             return None
-        return StoredRequest(idempotency_key, item.digest, item.serial)
+        return StoredRequest(caller, idempotency_key, item.digest, item.serial)
 
     def get(self, serial: str) -> CertificateRecord | None:
-        """The record, read consistently. Raises DependencyFailed."""
-        with our_errors():
+        """The record, read consistently. Raises DependencyFailed, Misconfigured (damaged)."""
+        with our_errors(), readable(serial):
             try:
                 return record_of(CertificateItem.get(serial, consistent_read=True))
             except CertificateItem.DoesNotExist:
@@ -136,9 +139,9 @@ def _take_slot(
     transaction.put("slot", slot, free)
 
 
-def _remember(transaction: Transaction, owner: str, request: StoredRequest, now: datetime) -> None:
+def _remember(transaction: Transaction, request: StoredRequest, now: datetime) -> None:
     item = StateItem(
-        owner_key(owner),
+        owner_key(request.caller),
         request_key(request.idempotency_key),
         serial=request.serial,
         digest=request.digest,
@@ -155,9 +158,10 @@ def _claim_key(transaction: Transaction, record: CertificateRecord) -> None:
     transaction.update(
         "key",
         key_item(record),
-        [StateItem.owner.set(record.owner), StateItem.serials.add({record.serial})],
+        [StateItem.owner.set(record.owner), StateItem.number.add(1)],
         StateItem.pk.does_not_exist() | ours,
     )
+    transaction.put("use", use_item(record))
 
 
 def _succeed(
@@ -173,7 +177,7 @@ def _succeed(
     actions: list[Action] = [CertificateItem.superseded_by.set(record.serial)]
     if succession.revoke:
         reason = RevocationReason.SUPERSEDED
-        actions += mark_revoked(now, reason, record.issued_by or record.owner)
+        actions += mark_revoked(now, reason, record.owner)  # nobody else renews
         if old.status(now) is Status.ACTIVE:
             list_as_revoked(transaction, old, now, reason)
     transaction.update("predecessor", CertificateItem(old.serial), actions, unchanged)
@@ -185,7 +189,7 @@ def _why_cancelled(
     failed = cancelled.failed
     if request is not None and "request" in failed:
         old = failed["request"]
-        return StoredRequest(request.idempotency_key, text(old, "digest"), text(old, "serial"))
+        return replace(request, digest=text(old, "digest"), serial=text(old, "serial"))
     if "key" in failed:
         raise _key_refused(failed["key"], record.owner)
     raise contended()

@@ -11,7 +11,6 @@ from pynamodb.attributes import (
     NumberAttribute,
     TTLAttribute,
     UnicodeAttribute,
-    UnicodeSetAttribute,
     UTCDateTimeAttribute,
 )
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
@@ -89,12 +88,17 @@ class CertificateItem(Model):
     by_expiry = ByExpiry()
 
 
+# What the sort keys of a key's certificates begin with; "key" itself comes after them.
+USES = "cert#"
+
+
 class StateItem(Model):
     """One item of the state table; which attributes it has depends on its kind.
 
     owner#ARN / slot#NNN: serial, not_after, expires_at
     owner#ARN / request#SHA256-OF-IDEMPOTENCY-KEY: serial, digest, expires_at
-    key#KEY-ID / key: owner, serials, revoked_at
+    key#KEY-ID / key: owner, number (of times it was certified), revoked_at
+    key#KEY-ID / cert#NOT-AFTER#SERIAL: expires_at; of each certificate of it that stands
     revoked#ISSUER-ID / NOT-AFTER#SERIAL: serial, revoked_at, reason, expires_at
     crl-pending / SERIAL: nothing more; there until a published CRL lists it
     crl / number: number
@@ -107,7 +111,6 @@ class StateItem(Model):
     sk = UnicodeAttribute(range_key=True)
     owner = UnicodeAttribute(null=True)
     serial = UnicodeAttribute(null=True)
-    serials = UnicodeSetAttribute(null=True)
     digest = UnicodeAttribute(null=True)
     reason = UnicodeAttribute(null=True)
     number = NumberAttribute(null=True)
@@ -144,6 +147,12 @@ def slot_item(record: CertificateRecord) -> StateItem:
 def key_item(record: CertificateRecord) -> StateItem:
     """The place of what is known of the record's public key."""
     return StateItem(f"key#{record.key_id}", "key")
+
+
+def use_item(record: CertificateRecord) -> StateItem:
+    """That the record's public key is certified in it, until it ends or is revoked."""
+    key = f"{USES}{expiry_key(record)}"
+    return StateItem(f"key#{record.key_id}", key, expires_at=record.validity.not_after)
 
 
 def item_of(record: CertificateRecord) -> CertificateItem:
@@ -192,11 +201,16 @@ def record_of(item: CertificateItem) -> CertificateRecord:
         renews=item.renews,
         superseded_by=item.superseded_by,
         revoked_at=item.revoked_at,
-        revocation_reason=(
-            None if item.revocation_reason is None else RevocationReason(item.revocation_reason)
-        ),
+        revocation_reason=_reason(item.revocation_reason),
         revoked_by=item.revoked_by,
     )
+
+
+def _reason(stored: str | None) -> RevocationReason | None:
+    """A certificate that is revoked stays so, whatever became of the reason."""
+    if stored is None or stored in set(RevocationReason):
+        return None if stored is None else RevocationReason(stored)
+    return RevocationReason.UNSPECIFIED
 
 
 def has_expired(item: StateItem, now: datetime) -> bool:

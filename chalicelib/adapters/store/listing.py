@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,9 +12,12 @@ from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters.store.items import CertificateItem, record_of
 from chalicelib.adapters.store.paging import Position, cursor_of, position_in
-from chalicelib.adapters.store.tables import Tables, stored_time
+from chalicelib.adapters.store.tables import Tables, readable, stored_time
 from chalicelib.domain.model import CertificatePage, CertificateRecord, Selection, Status
 from chalicelib.domain.policy import LONGEST_LIFETIME
+from chalicelib.errors import Misconfigured
+
+log = logging.getLogger(__name__)
 
 # No certificate of ours is older.
 _FIRST_MONTH = (2026, 1)
@@ -192,13 +196,22 @@ class _Reading:
             for item in answer["Items"]:
                 if len(self.found) == self.limit:
                     return Position(name, key)
-                self.found.append(record_of(CertificateItem.from_raw_data(item)))
                 key = item[self.order.sort_key]["S"]
+                self._add(item)
             last = answer.get("LastEvaluatedKey")
             if last is None:
                 return None
             key = last[self.order.sort_key]["S"]
         return Position(name, key)
+
+    def _add(self, item: dict[str, Any]) -> None:
+        """One damaged item must not hide the others."""
+        serial = item["serial"]["S"]
+        try:
+            with readable(serial):
+                self.found.append(record_of(CertificateItem.from_raw_data(item)))
+        except Misconfigured:
+            log.error("the record of %s is broken and left out of a list", serial)
 
     def _query(self, partition: str, key: str | None) -> Any:
         wanted = self.limit - len(self.found) + 1  # one more shows that there is more

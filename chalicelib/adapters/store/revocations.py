@@ -9,11 +9,13 @@ from typing import Any
 from pynamodb.expressions.update import Action
 
 from chalicelib.adapters.store.items import (
+    USES,
     CertificateItem,
     StateItem,
     expiry_key,
     key_item,
     slot_item,
+    use_item,
 )
 from chalicelib.adapters.store.tables import (
     CancelledError,
@@ -23,7 +25,7 @@ from chalicelib.adapters.store.tables import (
     our_errors,
     stored_time,
 )
-from chalicelib.domain.model import CertificateRecord, RevocationReason, Status
+from chalicelib.domain.model import CertificateRecord, KeyUse, RevocationReason, Status
 
 _PENDING = "crl-pending"
 
@@ -43,12 +45,12 @@ class RevocationStore:
         reason: RevocationReason,
         by: str,
         now: datetime,
-        retire_key_of: Sequence[str] | None,
+        retire: KeyUse | None,
     ) -> None:
         """Mark it, list it, free its slot and retire its key together, or nothing.
 
-        retire_key_of: the serials that its key was certified for; None leaves the key alone.
-        Raises Contended when the record or these serials changed meanwhile, DependencyFailed.
+        retire: what its key was certified for when last looked at; None leaves the key alone.
+        Raises Contended when the record, or that, changed meanwhile, DependencyFailed.
         """
         transaction = Transaction(self._tables.connection)
         if record.status(now) is Status.ACTIVE:
@@ -63,29 +65,37 @@ class RevocationStore:
             mark_revoked(now, reason, by),
             CertificateItem.serial.exists() & CertificateItem.revoked_at.does_not_exist(),
         )
-        if retire_key_of is not None:
-            # Without serials there is nothing to compare, and nothing but ours can be certified.
-            same = StateItem.serials == set(retire_key_of) if retire_key_of else None
-            transaction.update("key", key_item(record), [_retired(now)], same)
+        if retire is not None:
+            unchanged = (
+                StateItem.number.does_not_exist()
+                if retire.version is None
+                else StateItem.number == retire.version
+            )
+            transaction.update("key", key_item(record), [_retired(now)], unchanged)
         try:
             transaction.commit()
         except CancelledError as cancelled:
             raise contended() from cancelled
 
     def retire_key(self, record: CertificateRecord, now: datetime) -> None:
-        """Have the record's key refused from now on. Raises DependencyFailed."""
+        """Have the record's key refused from now on. Raises Contended, DependencyFailed."""
         with our_errors():
             key_item(record).update(actions=[_retired(now)])
 
-    def serials_of_key(self, record: CertificateRecord) -> Sequence[str]:
-        """Every serial that the record's key was certified under. Raises DependencyFailed."""
+    def use_of_key(self, record: CertificateRecord, now: datetime) -> KeyUse:
+        """What the record's key is certified for at *now*. Raises DependencyFailed."""
         key = key_item(record)
+        # The version first: what is certified after that shows by another version.
         with our_errors():
             try:
-                item = StateItem.get(key.pk, key.sk, consistent_read=True)
+                version = StateItem.get(key.pk, key.sk, consistent_read=True).number
             except StateItem.DoesNotExist:
-                return []
-        return sorted(item.serials or ())
+                return KeyUse(None, ())
+        standing = StateItem.sk.between(f"{USES}{stored_time(now)}", f"{USES}~")
+        options = {"range_key_condition": standing, "attributes_to_get": ["sk"]}
+        found = self._items(key.pk, {**options, "consistent_read": True})
+        serials = [item["sk"]["S"].rpartition("#")[2] for item in found]
+        return KeyUse(None if version is None else int(version), tuple(serials))
 
     def revocations(self, issuer_id: str, now: datetime) -> Iterator[Mapping[str, str]]:
         """What *issuer_id*'s list must show at *now*, read consistently, as it was stored.
@@ -112,11 +122,17 @@ class RevocationStore:
             for serial in serials:
                 batch.delete(StateItem(_PENDING, serial))
 
-    def next_crl_number(self) -> int:
-        """Greater than any before, by one atomic addition. Raises DependencyFailed."""
+    def next_crl_number(self, above: int) -> int:
+        """Greater than any before and than *above*, by atomic additions. Raises DependencyFailed.
+
+        above: the greatest that is known to be published; the counter may be behind it, after the
+        table was restored from a backup.
+        """
         counter = StateItem("crl", "number")
         with our_errors():
             counter.update(actions=[StateItem.number.add(1)])
+            if counter.number <= above:
+                counter.update(actions=[StateItem.number.add(above + 1 - int(counter.number))])
         return int(counter.number)
 
     def _items(self, partition: str, options: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -159,3 +175,4 @@ def list_as_revoked(
     )
     transaction.put("entry", entry)
     transaction.put("pending", StateItem(_PENDING, record.serial))
+    transaction.delete("use", use_item(record))

@@ -10,14 +10,19 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 from pynamodb.connection import Connection
 from pynamodb.constants import ALL_OLD
-from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError
+from pynamodb.exceptions import (
+    AttributeDeserializationError,
+    PutError,
+    PynamoDBException,
+    TransactWriteError,
+)
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
 from chalicelib.adapters.store.items import CertificateItem, StateItem
-from chalicelib.errors import Contended, DependencyFailed
+from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 # Four tries within what API Gateway waits for an answer, 29 seconds.
 _CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 2, 5, 3
@@ -145,6 +150,15 @@ def our_errors() -> Iterator[None]:
 
 def _silent() -> DependencyFailed:
     return DependencyFailed("table_unreadable", "the table did not answer")
+
+
+@contextmanager
+def readable(serial: str) -> Iterator[None]:
+    """Raises Misconfigured for what pynamodb and our values say of an item that was damaged."""
+    try:
+        yield
+    except (AttributeDeserializationError, TypeError, ValueError) as error:
+        raise Misconfigured("unreadable_record", f"the record of {serial} is broken") from error
 
 
 def contended() -> Contended:

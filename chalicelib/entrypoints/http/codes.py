@@ -78,6 +78,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
     Conflict: {
         "already_renewed": "The certificate has a successor, which is active; the detail names it.",
         "certificate_revoked": "The certificate is revoked.",
+        "grant_ended": "An admin had it issued, and it has ended or was taken back.",
         "idempotency_key_reused": "The Idempotency-Key was used for another request.",
         "key_lost": "The first answer to this Idempotency-Key was lost, and the key in it.",
         "not_renewable": "It is the registry's own certificate, which its host renews.",
@@ -155,7 +156,7 @@ CSR = (
     "rsa_modulus",
     "key_is_ca",
 )
-RECORDS = (*STACK, "table_unreadable")
+RECORDS = (*STACK, "table_unreadable", "unreadable_record")
 AUTHORITIES = ("no_authority", "unusable_authority", "authority_unreadable")
 # Everything that hands out a bundle may fail for these.
 HANDING_OUT = (
@@ -199,6 +200,5 @@ DIAGNOSING = (
     "private_key_sent",
     "invalid_serial",
     "unreadable_crl",
-    "unreadable_record",
     "unreadable_trust",
 )

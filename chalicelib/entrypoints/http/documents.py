@@ -132,7 +132,7 @@ class RevokedCertificate(Certificate, kw_only=True):
         ),
     ]
     also_revoked: Annotated[
-        list[Serial], Meta(description="Other certificates of the same key, revoked with it.")
+        list[Serial], Meta(description="Others that were revoked with it just now.")
     ]
 
 

@@ -70,14 +70,14 @@ class _Order:
 class Issuing:
     """instance_facts: what EC2 says of an instance id. new_serial: positive, below 2**159.
 
-    publish_revoked: has a published list show these serials.
+    publish_revoked: has a published list show these.
     """
 
     authorities: Authorities
     records: Records
     delivering: Delivering
     instance_facts: Callable[[str], InstanceFacts | None]
-    publish_revoked: Callable[[Sequence[str]], int]
+    publish_revoked: Callable[[Sequence[CertificateRecord]], int | None]
     limits: policy.Limits
     now: Callable[[], datetime]
     new_serial: Callable[[], int]
@@ -90,12 +90,13 @@ class Issuing:
         Raises InvalidRequest, Forbidden, QuotaExceeded, Conflict, DependencyFailed.
         """
         grant = policy.grant(request, caller, self._facts(caller), self.limits)
-        return self._issue(self._order(grant, request))
+        return self._issue(self._order(grant, request, caller))
 
     def issue_named(self, named: NamedRequest, caller: Caller) -> Issued:
         """As issue(), for a service, by an admin's word and outside the quota."""
         grant = policy.grant_named(named, caller, self._facts(caller), self.limits)
-        return self._issue(replace(self._order(grant, named.request), issued_by=caller.arn))
+        order = self._order(grant, named.request, caller)
+        return self._issue(replace(order, issued_by=caller.arn))
 
     def renew(self, serial: str, request: RenewRequest, caller: Caller) -> Issued:
         """A successor of the caller's own certificate: same name, access and owner.
@@ -103,14 +104,17 @@ class Issuing:
         Raises as issue(), and NotFound; Conflict when it is revoked or has an active successor.
         """
         now = self.now()
-        stored = _stored(request.idempotency_key, request.digest)
-        earlier = self._earlier(stored, caller.arn, now)
+        stored = _stored(caller, request.idempotency_key, request.digest)
+        earlier = self._earlier(stored, now)
         if earlier is not None:
-            return self._again(earlier, request.digest, now)
+            # The first time may have ended before the predecessor's revocation was published.
+            issued = self._again(earlier, request.digest, now)
+            old = owned(self.records.get(serial), caller)
+            return self._after_revoking(issued, old) if request.revoke_old else issued
         old = self._renewable(serial, caller, now)
         facts = self._facts(caller)
         order = _Order(
-            grant=policy.grant_successor(old, request.days, caller, facts, self.limits),
+            grant=policy.grant_successor(old, request.days, caller, facts, self.limits, now),
             key=self._successor_key(old, request.csr_pem),
             request=stored,
             now=now,
@@ -131,11 +135,11 @@ class Issuing:
     def _facts(self, caller: Caller) -> InstanceFacts | None:
         return self.instance_facts(caller.instance_id) if caller.instance_id else None
 
-    def _order(self, grant: Grant, request: IssueRequest) -> _Order:
+    def _order(self, grant: Grant, request: IssueRequest, caller: Caller) -> _Order:
         return _Order(
             grant=grant,
             key=self._key(request.csr_pem, request.key_type),
-            request=_stored(request.idempotency_key, request.digest),
+            request=_stored(caller, request.idempotency_key, request.digest),
             now=self.now(),
             label=request.label,
         )
@@ -173,11 +177,11 @@ class Issuing:
         raise DependencyFailed("busy", "too many requests of yours at once; ask again")
 
     def _attempt(self, order: _Order, succession: Succession | None) -> Issued:
-        owner, now = order.grant.owner, order.now
+        now = order.now
         try:
             slot = self._slot(order, succession)
         except QuotaExceeded:
-            earlier = self._earlier(order.request, owner, now)
+            earlier = self._earlier(order.request, now)
             if earlier is None or order.request is None:
                 raise
             return self._again(earlier, order.request.digest, now)
@@ -219,12 +223,10 @@ class Issuing:
             renews=None if succession is None else succession.old.serial,
         )
 
-    def _earlier(
-        self, request: StoredRequest | None, owner: str, now: datetime
-    ) -> StoredRequest | None:
+    def _earlier(self, request: StoredRequest | None, now: datetime) -> StoredRequest | None:
         if request is None:
             return None
-        return self.records.earlier_request(owner, request.idempotency_key, now)
+        return self.records.earlier_request(request.caller, request.idempotency_key, now)
 
     def _again(self, earlier: StoredRequest, digest: str, now: datetime) -> Issued:
         """The answer to a request that was answered before: the same certificate."""
@@ -244,27 +246,23 @@ class Issuing:
         if old.revoked_at is not None:
             raise revoked(old)
         successor = None if old.superseded_by is None else self.records.get(old.superseded_by)
-        if successor is not None and successor.status(now) is Status.ACTIVE:
-            raise Conflict(
-                "already_renewed",
-                f"it was renewed: {successor.serial} is its successor; renew that one, or fetch "
-                "its bundle",
-            )
+        policy.refuse_second_successor(old, successor, now)
         return old
 
     def _after_revoking(self, issued: Issued, old: CertificateRecord) -> Issued:
         """Publish that the predecessor is revoked; should that fail, the schedule does."""
-        self.delivering.withdraw(old)
-        if old.status(issued.record.issued_at) is not Status.ACTIVE:
-            return issued
         try:
-            self.publish_revoked([old.serial])
+            if self.now() <= old.validity.not_after:
+                self.publish_revoked([old])
         except (DependencyFailed, Misconfigured) as error:
             log.error("%s: the revocation of %s is not published yet", error.code, old.serial)
             return replace(issued, crl_pending=True)
+        self.delivering.withdraw(old)
         return issued
 
 
-def _stored(idempotency_key: str | None, digest: str) -> StoredRequest | None:
+def _stored(caller: Caller, idempotency_key: str | None, digest: str) -> StoredRequest | None:
     """What is kept of a request; its serial is known once one is drawn."""
-    return None if idempotency_key is None else StoredRequest(idempotency_key, digest, serial="")
+    if idempotency_key is None:
+        return None
+    return StoredRequest(caller.arn, idempotency_key, digest, serial="")

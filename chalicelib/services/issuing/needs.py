@@ -40,9 +40,9 @@ class Records(Protocol):
         """
 
     def earlier_request(
-        self, owner: str, idempotency_key: str, now: datetime
+        self, caller: str, idempotency_key: str, now: datetime
     ) -> StoredRequest | None:
-        """What the key was used for in the last 24 hours."""
+        """What the caller's key was used for in the last 24 hours."""
 
     def get(self, serial: str) -> CertificateRecord | None:
         """The record, read consistently."""

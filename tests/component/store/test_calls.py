@@ -93,10 +93,11 @@ class TestAWarmIssuance:
         assert clients == []
         told = [call if call.isalpha() else call.split()[0] for call in calls]
         assert told == [
-            *("GetItem", "GetItem", "TransactWriteItems", "DELETE"),  # the certificate
+            *("GetItem", "GetItem", "Query", "TransactWriteItems"),  # certificate, and its key
             *("GET", "HEAD", "HEAD", "HEAD"),  # what is published
             *("UpdateItem", "Query", "GetParameters", "Query"),  # what is to be
             *("PUT", "PUT", "PUT", "PUT", "BatchWriteItem"),
+            "DELETE",  # the stored private key
         ]
 
     def test_requests_at_once_use_the_quota_up_and_never_exceed_it(

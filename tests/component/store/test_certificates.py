@@ -30,6 +30,7 @@ from chalicelib.errors import (
     Contended,
     DependencyFailed,
     InvalidRequest,
+    Misconfigured,
 )
 from tests.component.emulated_aws import EmulatedAws
 from tests.component.store.records import DAY, NOW, SECOND, new_number, record, rows
@@ -59,7 +60,7 @@ class TestAdding:
         assert store.get("f" * 40) is None
         assert store.earlier_request(owner, "none", NOW) is None
 
-    @pytest.mark.parametrize("request_", [None, StoredRequest("new", "d", "s")])
+    @pytest.mark.parametrize("request_", [None, StoredRequest("arn:whoever", "new", "d", "s")])
     @pytest.mark.parametrize("collision", ["serial", "slot", "both"])
     def test_a_collision_is_contended_and_writes_nothing_at_all(
         self,
@@ -69,6 +70,7 @@ class TestAdding:
         collision: str,
         request_: StoredRequest | None,
     ) -> None:
+        request_ = request_ and replace(request_, caller=owner)
         first = record(owner)
         store.add(first, None, NOW)
         before = rows(aws)
@@ -92,7 +94,7 @@ class TestAdding:
         assert store.slots(owner + "2") == []
         assert store.add(record(owner + "2"), None, NOW) is None
 
-    @pytest.mark.parametrize("request_", [None, StoredRequest("new", "d", "s")])
+    @pytest.mark.parametrize("request_", [None, StoredRequest("arn:whoever", "new", "d", "s")])
     def test_a_key_belongs_to_the_first_owner_it_is_certified_for(
         self,
         aws: EmulatedAws,
@@ -100,6 +102,7 @@ class TestAdding:
         owner: str,
         request_: StoredRequest | None,
     ) -> None:
+        request_ = request_ and replace(request_, caller=owner)
         first = record(owner)
         store.add(first, None, NOW)
         before = rows(aws)
@@ -109,7 +112,7 @@ class TestAdding:
         assert rows(aws) == before
         assert store.add(record(owner, 1, key_id=first.key_id), request_, NOW) is None
 
-    @pytest.mark.parametrize("request_", [None, StoredRequest("new", "d", "s")])
+    @pytest.mark.parametrize("request_", [None, StoredRequest("arn:whoever", "new", "d", "s")])
     def test_a_revoked_key_is_refused_to_its_owner_and_everybody_else(
         self,
         revocations: RevocationStore,
@@ -117,6 +120,7 @@ class TestAdding:
         owner: str,
         request_: StoredRequest | None,
     ) -> None:
+        request_ = request_ and replace(request_, caller=owner)
         first = record(owner)
         store.add(first, None, NOW)
         revocations.retire_key(first, NOW)
@@ -140,7 +144,7 @@ class TestAdding:
         events = tables.connection.client.meta.events
         events.register("before-send.dynamodb.TransactWriteItems", lose_the_first)
         added = record(owner)
-        assert store.add(added, StoredRequest("once", "d", added.serial), NOW) is None
+        assert store.add(added, StoredRequest(owner, "once", "d", added.serial), NOW) is None
         assert len(tokens) == 2
         assert len(set(tokens)) == 1
         assert store.get(added.serial) == added
@@ -173,7 +177,7 @@ class TestRequests:
         self, aws: EmulatedAws, store: CertificateStore, owner: str
     ) -> None:
         first = record(owner)
-        request = StoredRequest("once", "digest", first.serial)
+        request = StoredRequest(owner, "once", "digest", first.serial)
         store.add(first, request, NOW)
         before = rows(aws)
         for slot in (0, 1):  # whether or not it also collides elsewhere
@@ -189,19 +193,67 @@ class TestRequests:
     ) -> None:
         now = NOW.replace(microsecond=0)
         first, second = record(owner, 0), record(owner, 1)
-        store.add(first, StoredRequest("once", "d", first.serial), now)
-        late = StoredRequest("once", "e", second.serial)
+        store.add(first, StoredRequest(owner, "once", "d", first.serial), now)
+        late = StoredRequest(owner, "once", "e", second.serial)
         just_before = now + DAY - SECOND
         assert store.earlier_request(owner, "once", just_before) is not None
-        assert store.add(second, late, just_before) == StoredRequest("once", "d", first.serial)
+        assert store.add(second, late, just_before) == StoredRequest(
+            owner, "once", "d", first.serial
+        )
         assert store.earlier_request(owner, "once", now + DAY) is None
         assert store.add(second, late, now + DAY) is None
         assert store.earlier_request(owner, "once", now + DAY) == late
 
+    def test_they_are_the_callers_whoever_owns_the_certificate(
+        self, store: CertificateStore, owner: str
+    ) -> None:
+        admin = owner + "-admin"
+        first = record(owner, None, issued_by=admin)
+        request = StoredRequest(admin, "once", "d", first.serial)
+        store.add(first, request, NOW)
+        assert store.earlier_request(admin, "once", NOW) == request
+        assert store.earlier_request(owner, "once", NOW) is None
+
     def test_owners_do_not_share_them(self, store: CertificateStore, owner: str) -> None:
         first = record(owner)
-        store.add(first, StoredRequest("once", "d", first.serial), NOW)
+        store.add(first, StoredRequest(owner, "once", "d", first.serial), NOW)
         assert store.earlier_request(owner + "2", "once", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "readable"),
+    [
+        ("revocation_reason", {"S": "boredom"}, True),
+        ("not_after", {"S": "tomorrow"}, False),
+        ("access", {"S": "admin"}, False),
+        ("slot", {"S": "one"}, False),
+    ],
+)
+def test_a_damaged_record_is_told_as_such_and_hides_no_other(
+    aws: EmulatedAws,
+    store: CertificateStore,
+    listing: CertificateListing,
+    owner: str,
+    attribute: str,
+    value: Any,
+    readable: bool,
+) -> None:
+    damaged, other = record(owner, 0), record(owner, 1)
+    for each in (damaged, other):
+        store.add(each, None, NOW)
+    aws.client("dynamodb").update_item(
+        TableName="certificates",
+        Key={"serial": {"S": damaged.serial}},
+        AttributeUpdates={attribute: {"Action": "PUT", "Value": value}},
+    )
+    listed = {each.serial for each in listing.page(Selection(owner), 9, None, NOW).records}
+    assert listed == ({damaged.serial, other.serial} if readable else {other.serial})
+    if readable:
+        assert store.get(damaged.serial) is not None
+        return
+    with pytest.raises(Misconfigured) as caught:
+        store.get(damaged.serial)
+    assert caught.value.code == "unreadable_record"
 
 
 def test_a_write_that_meets_a_transaction_is_contended(
@@ -241,9 +293,9 @@ def test_a_table_that_is_not_there_is_our_own_error(owner: str) -> None:
         lambda: store.add_outside_quota(record(owner)),
         lambda: CertificateListing(nowhere).page(Selection(), 9, None, NOW),
         lambda: store.earlier_request(owner, "once", NOW),
-        lambda: revocations.next_crl_number(),
+        lambda: revocations.next_crl_number(0),
         lambda: revocations.revoke(some, RevocationReason.UNSPECIFIED, owner, NOW, None),
-        lambda: revocations.serials_of_key(some),
+        lambda: revocations.use_of_key(some, NOW),
         lambda: revocations.retire_key(some, NOW),
         lambda: list(revocations.revocations(some.issuer_id, NOW)),
         lambda: revocations.pending(),

@@ -82,12 +82,23 @@ def test_the_first_publication_of_two_at_once_stands(aws: EmulatedAws, services:
         s3.delete_object(Bucket=BUCKET, Key=key)
     bucket: Any = services.trust.publication
     nothing = bucket.published()
-    assert (nothing.trust, nothing.versions) == (None, {})
+    assert (nothing.trust, nothing.versions, nothing.number) == (None, {}, 0)
     trust = Trust("r", "", "ca", "ca", "", 1)
     bucket.publish(trust, nothing)
     with pytest.raises(Contended):
         bucket.publish(replace(trust, crl_number=2), nothing)
     assert bucket.read_trust() == trust
+
+
+def test_a_restored_counter_does_not_take_the_published_number_back(
+    aws: EmulatedAws, services: Services
+) -> None:
+    for _ in range(3):
+        published = services.trust.refresh().crl_number
+    number = {"number": {"Action": "PUT", "Value": {"N": "1"}}}
+    key = {"pk": {"S": "crl"}, "sk": {"S": "number"}}
+    aws.client("dynamodb").update_item(TableName="state", Key=key, AttributeUpdates=number)
+    assert services.trust.refresh().crl_number > published
 
 
 def test_revocations_at_once_are_all_published_and_the_number_only_grows(

@@ -11,9 +11,11 @@ import pytest
 from chalicelib.adapters.store import CertificateStore, RevocationStore, Tables
 from chalicelib.domain.model import (
     CertificateRecord,
+    KeyUse,
     RevocationReason,
     StoredRequest,
     Succession,
+    Validity,
 )
 from chalicelib.errors import Contended, InvalidRequest
 from tests.component.emulated_aws import EmulatedAws
@@ -45,7 +47,7 @@ class TestRevoking:
         revocations: RevocationStore,
         added: CertificateRecord,
     ) -> None:
-        revocations.revoke(added, REASON, BY, NOW, [added.serial])
+        revocations.revoke(added, REASON, BY, NOW, revocations.use_of_key(added, NOW))
         assert store.get(added.serial) == replace(
             added, revoked_at=START, revocation_reason=REASON, revoked_by=BY
         )
@@ -68,8 +70,9 @@ class TestRevoking:
     ) -> None:
         revocations.revoke(added, REASON, BY, NOW, None)
         before = rows(aws)
+        use = revocations.use_of_key(added, NOW)
         with pytest.raises(Contended):
-            revocations.revoke(added, REASON, "somebody else", NOW + DAY, [added.serial])
+            revocations.revoke(added, REASON, "somebody else", NOW + DAY, use)
         assert rows(aws) == before
 
     def test_a_key_certified_once_more_meanwhile_is_contended_and_writes_nothing(
@@ -79,16 +82,40 @@ class TestRevoking:
         revocations: RevocationStore,
         added: CertificateRecord,
     ) -> None:
-        known = revocations.serials_of_key(added)
+        before_that = revocations.use_of_key(added, NOW)
         another = record(added.owner, 1, key_id=added.key_id)
         store.add(another, None, NOW)
         before = rows(aws)
         with pytest.raises(Contended):
-            revocations.revoke(added, REASON, BY, NOW, known)
+            revocations.revoke(added, REASON, BY, NOW, before_that)
         assert rows(aws) == before
-        both = revocations.serials_of_key(added)
-        assert set(both) == {added.serial, another.serial}
-        revocations.revoke(added, REASON, BY, NOW, both)
+        revocations.revoke(added, REASON, BY, NOW, revocations.use_of_key(added, NOW))
+
+    def test_of_a_key_those_are_known_that_stand(
+        self, store: CertificateStore, revocations: RevocationStore, added: CertificateRecord
+    ) -> None:
+        """However often it was certified: revoking must not become slower from year to year."""
+        short = Validity(START - DAY, START + DAY)
+        others = [
+            record(added.owner, 1, key_id=added.key_id),
+            record(added.owner, 2, key_id=added.key_id, validity=short),
+            record(added.owner, 3, key_id=added.key_id),
+        ]
+        for each in others:
+            store.add(each, None, NOW)
+        revocations.revoke(others[0], REASON, BY, NOW, None)
+        new = record(added.owner, 3, key_id=added.key_id, renews=others[2].serial)
+        store.add(new, None, NOW, Succession(others[2], revoke=True))
+        use = revocations.use_of_key(added, NOW)
+        assert use.version == 5
+        assert set(use.serials) == {added.serial, others[1].serial, new.serial}
+        late = revocations.use_of_key(added, START + DAY + SECOND)
+        assert set(late.serials) == {added.serial, new.serial}
+
+    def test_of_a_key_never_certified_nothing_is_known(
+        self, revocations: RevocationStore, owner: str
+    ) -> None:
+        assert revocations.use_of_key(record(owner), NOW) == KeyUse(None, ())
 
     def test_without_retiring_the_key_it_is_certified_on(
         self, store: CertificateStore, revocations: RevocationStore, added: CertificateRecord
@@ -110,7 +137,7 @@ class TestRevoking:
         late = added.validity.not_after + SECOND
         another = record(added.owner)  # in the same slot, which is free by now
         store.add(another, None, late)
-        revocations.revoke(added, REASON, BY, late, [added.serial])
+        revocations.revoke(added, REASON, BY, late, revocations.use_of_key(added, late))
         assert serials_listed(revocations, added) == []
         assert added.serial not in revocations.pending()
         assert [slot.not_after for slot in store.slots(added.owner)] == [another.validity.not_after]
@@ -189,7 +216,7 @@ class TestSuccession:
         self, store: CertificateStore, revocations: RevocationStore, added: CertificateRecord
     ) -> None:
         new = self.successor(added, added.slot, key_id=added.key_id)
-        request = StoredRequest("once", "d", new.serial)
+        request = StoredRequest(added.owner, "once", "d", new.serial)
         assert store.add(new, request, NOW, Succession(added, revoke=True)) is None
         old = store.get(added.serial)
         assert old == replace(
@@ -201,7 +228,7 @@ class TestSuccession:
         )
         assert len(store.slots(added.owner)) == 1
         assert serials_listed(revocations, added) == [added.serial]
-        assert set(revocations.serials_of_key(added)) == {added.serial, new.serial}
+        assert revocations.use_of_key(added, NOW).serials == (new.serial,)
         assert store.earlier_request(added.owner, "once", NOW) == request
 
     def test_anothers_place_is_not_taken(
@@ -259,7 +286,17 @@ class TestSuccession:
         assert store.slots(owner) == []
 
 
+def test_a_number_is_above_what_is_known_to_be_published(revocations: RevocationStore) -> None:
+    far = revocations.next_crl_number(0) + 1000
+    assert revocations.next_crl_number(far) == far + 1
+    assert revocations.next_crl_number(far) == far + 2
+    with ThreadPoolExecutor(4) as threads:
+        numbers = list(threads.map(revocations.next_crl_number, [far + 500] * 8))
+    assert len(set(numbers)) == 8
+    assert min(numbers) > far + 500
+
+
 def test_crl_numbers_only_grow_whoever_asks(revocations: RevocationStore) -> None:
     with ThreadPoolExecutor(8) as threads:
-        numbers = list(threads.map(lambda _: revocations.next_crl_number(), range(24)))
+        numbers = list(threads.map(lambda _: revocations.next_crl_number(0), range(24)))
     assert sorted(numbers) == list(range(min(numbers), min(numbers) + 24))
