@@ -67,8 +67,9 @@ def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(
     assert cloud.outputs(stage) == before
     url = before["ApiUrl"].replace("https://", "").split(".")[0]
     port = cloud.variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]
-    root = Person(f"http://{url}.execute-api.localhost:{port}/v1", "test", "test")
-    assert root.ask("GET", "/trust").status == 200
+    keys = (cloud.variables["AWS_ACCESS_KEY_ID"], cloud.variables["AWS_SECRET_ACCESS_KEY"])
+    operator = Person(f"http://{url}.execute-api.localhost:{port}/v1", *keys)
+    assert operator.ask("GET", "/trust").status == 200
     again = cloud.run("scripts/deploy", "--stage", stage)
     assert again.returncode == 0, again.stderr
 

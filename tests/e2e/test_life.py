@@ -171,7 +171,7 @@ class TestRevoking:
         assert both <= listed_serials(dev.ask("GET", "/trust").json)
 
     def test_a_full_quota_has_room_again(self, newcomer):
-        person = newcomer("hoarder")
+        person = newcomer("squirrel")
         serials = [issue(person)["serial"] for _ in range(20)]
         refused = person.ask("POST", "/certs")
         assert (refused.status, refused.code) == (429, "quota_exceeded")
