@@ -106,11 +106,22 @@ class Revoking:
         fallen: list[CertificateRecord] = []
         for _ in range(ATTEMPTS):
             try:
-                record = self._mark(record, reason, by, fallen)
-                return self._publish(record, fallen)
+                marked = self._mark(record, reason, by, fallen)
             except Contended:
-                record = self.records.get(record.serial) or record
+                record = self._reread(record)
+                continue
+            record = self._reread(record)
+            if not self._grew(record, reason, by):
+                return self._publish(marked, fallen)
         raise DependencyFailed("busy", "too many requests at once; ask again")
+
+    def _reread(self, record: CertificateRecord) -> CertificateRecord:
+        return self.records.get(record.serial) or record
+
+    def _grew(self, record: CertificateRecord, reason: RevocationReason, by: str) -> bool:
+        """Whether it was renewed just before it was marked, so that its line has more by now."""
+        line = self._line(record, reason, by)
+        return any(each.status(self.now()) is Status.ACTIVE for each in line)
 
     def _mark(
         self,
@@ -127,13 +138,11 @@ class Revoking:
         now = self.now()
         if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
             self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
-        use, siblings, line = None, [], []
+        use, siblings = None, []
         if reason is not RevocationReason.SUPERSEDED:
             use = self.revocations.use_of_key(record, now)
             siblings = list(self._siblings(record, use))
-        if reason is not RevocationReason.SUPERSEDED and by != record.owner:
-            line = [*self._along(record, "renews"), *self._along(record, "superseded_by")]
-        falling = falls_with(record, siblings, line, reason)
+        falling = falls_with(record, siblings, self._line(record, reason, by), reason)
         for each in falling:
             if each.status(now) is Status.ACTIVE:
                 fallen.append(self._mark_one(each, reason, by, None))
@@ -148,6 +157,14 @@ class Revoking:
             sibling = None if serial == record.serial else self._found(serial)
             if sibling is not None:
                 yield sibling
+
+    def _line(
+        self, record: CertificateRecord, reason: RevocationReason, by: str
+    ) -> Sequence[CertificateRecord]:
+        """What it stands in line with, where that matters: not for its owner."""
+        if reason is RevocationReason.SUPERSEDED or by == record.owner:
+            return ()
+        return [*self._along(record, "renews"), *self._along(record, "superseded_by")]
 
     def _along(
         self, record: CertificateRecord, link: Literal["renews", "superseded_by"]

@@ -201,11 +201,13 @@ def _of_its_authorities(
 
 
 def _shows(trust: Trust, records: Sequence[CertificateRecord]) -> bool:
-    lists = crl.read_bundle(trust.crl)
-    return all(
-        any(each.listed(int(record.serial, 16)) for each in lists)
-        for record in _of_its_authorities(trust, records)
-    )
+    """Whether its lists show these. What is broken shows nothing, and is to be replaced."""
+    try:
+        lists = crl.read_bundle(trust.crl)
+        expected = _of_its_authorities(trust, records)
+    except (Misconfigured, ValueError):
+        return False
+    return all(any(each.listed(int(one.serial, 16)) for each in lists) for one in expected)
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> str:

@@ -249,8 +249,9 @@ class MemoryRecords:
         self, record: CertificateRecord, reason: RevocationReason, by: str, now: datetime
     ) -> None:
         at = now.replace(microsecond=0)
+        current = self.by_serial[record.serial]  # what was read of it may be old
         self.by_serial[record.serial] = replace(
-            record, revoked_at=at, revocation_reason=reason, revoked_by=by
+            current, revoked_at=at, revocation_reason=reason, revoked_by=by
         )
         if record.status(now) is Status.ACTIVE:
             end = f"{record.validity.not_after:%Y-%m-%dT%H:%M:%SZ}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -308,6 +309,25 @@ class TestALine:
         others = {each.serial for each in records} - {records[which].serial}
         assert set(done.also_revoked) == others
         assert statuses(world, *records) == [Status.REVOKED] * 3
+
+    def test_a_renewal_at_the_last_moment_does_not_get_away(self, world: World) -> None:
+        records = self.line(world)
+        renewals = 2
+
+        def renew(record: CertificateRecord) -> None:
+            nonlocal renewals
+            newest = list(world.records.by_serial.values())[-1]
+            if renewals and newest.revoked_at is None:
+                renewals -= 1
+                world.issuing.renew(newest.serial, RenewRequest(), ANN)
+
+        world.limits = replace(world.limits, certificates_per_owner=9)
+        world.records.before_revoke = renew
+        done = world.revoking.revoke_any(records[1].serial, UNSPECIFIED, ADMIN)
+        everything = world.records.by_serial.values()
+        assert len(everything) == 5
+        assert len(done.also_revoked) == 4
+        assert statuses(world, *everything) == [Status.REVOKED] * 5
 
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_its_owner_takes_back_the_one(self, world: World, which: int) -> None:

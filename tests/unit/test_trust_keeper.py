@@ -194,6 +194,14 @@ class TestOrder:
         assert world.trust.show_revoked([of(101)]) is None
         assert len(world.bundles.published) == 1
 
+    @pytest.mark.parametrize("part", ["crl", "client_ca"])
+    def test_what_is_broken_is_replaced_at_once(self, world: World, part: str) -> None:
+        world.records.rows[client_ca().id] = [row(101)]
+        kind = {"crl": "X509 CRL", "client_ca": "CERTIFICATE"}[part]
+        broken = f"-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n"
+        world.bundles.published.append(replace(world.trust.refresh(), **{part: broken}))
+        assert world.trust.show_revoked([of(101)]) == 2
+
     def test_a_counter_that_fell_behind_is_brought_forward(self, world: World) -> None:
         """After the table was restored; registry hosts take no list older than theirs."""
         for _ in range(3):
