@@ -17,13 +17,13 @@ def falls_with(
     """What must be revoked with *record*: each once, standing or not.
 
     siblings: the other certificates of its key. line: those that it renews and that renew it,
-    where somebody else than the owner takes it back; else none.
+    where an admin takes it back; where its owner does, none.
 
     Who lost a key lost every certificate of it; so older ones go, which whoever has the key may
     still have. A newer one stays: who renews and then revokes what was renewed is tidying up. A key
-    said to be compromised takes all of its certificates with it. Who takes somebody else's
-    certificate back means what it was granted for, under whatever key it lives on. Being
-    superseded says nothing about either.
+    said to be compromised takes all of its certificates with it. An admin who takes a certificate
+    back means what it stands for, under whatever key that lives on. Being superseded says nothing
+    about either.
     """
     if reason is RevocationReason.SUPERSEDED:
         return []

@@ -93,9 +93,9 @@ def get_any_certificate(asked: Asked[Nothing, Nothing]) -> Answer:
 def revoke_any_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
     """Revoke a certificate, whose it may be; again changes nothing.
 
-    With it go the older certificates of the same key, all of that key if the reason is
-    keyCompromise; and if it is not the admin's own, also what it renews and what renews it. None
-    go if the reason is superseded. The registry refuses them within a minute of a 200.
+    With it go what it renews and what renews it, and the older certificates of the same key; all
+    of that key if the reason is keyCompromise. None go if the reason is superseded. The registry
+    refuses them within a minute of a 200.
     """
     reason = asked.body.reason
     revoking = bootstrap.services().revoking

@@ -72,6 +72,15 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Order:
+    """by: an ARN. whole_line: with all that it renews and that renews it."""
+
+    reason: RevocationReason
+    by: str
+    whole_line: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Revoking:
     """withdraw: has a stored private key gone, if it can.
 
@@ -90,13 +99,16 @@ class Revoking:
         With it go others, as falls_with() says.
         Raises NotFound, also for anybody else's; Conflict for the registry's own; DependencyFailed.
         """
-        return self._revoke(owned(self.records.get(serial), caller), reason, caller.arn)
+        record = owned(self.records.get(serial), caller)
+        return self._revoke(record, _Order(reason, caller.arn, whole_line=False))
 
     def revoke_any(self, serial: str, reason: RevocationReason, caller: Caller) -> Revoked:
-        """As revoke(), whose it may be; for admins."""
-        return self._revoke(existing(self.records.get(serial)), reason, caller.arn)
+        """As revoke(), whose it may be, and with the line that it stands in; for admins."""
+        record = existing(self.records.get(serial))
+        whole_line = reason is not RevocationReason.SUPERSEDED
+        return self._revoke(record, _Order(reason, caller.arn, whole_line))
 
-    def _revoke(self, record: CertificateRecord, reason: RevocationReason, by: str) -> Revoked:
+    def _revoke(self, record: CertificateRecord, order: _Order) -> Revoked:
         if record.access is None:
             raise Conflict(
                 "not_revocable",
@@ -106,50 +118,45 @@ class Revoking:
         fallen: list[CertificateRecord] = []
         for _ in range(ATTEMPTS):
             try:
-                marked = self._mark(record, reason, by, fallen)
+                marked = self._mark(record, order, fallen)
             except Contended:
                 record = self._reread(record)
                 continue
             record = self._reread(record)
-            if not self._grew(record, reason, by):
+            if not self._grew(record, order):
                 return self._publish(marked, fallen)
         raise DependencyFailed("busy", "too many requests at once; ask again")
 
     def _reread(self, record: CertificateRecord) -> CertificateRecord:
         return self.records.get(record.serial) or record
 
-    def _grew(self, record: CertificateRecord, reason: RevocationReason, by: str) -> bool:
+    def _grew(self, record: CertificateRecord, order: _Order) -> bool:
         """Whether it was renewed just before it was marked, so that its line has more by now."""
-        line = self._line(record, reason, by)
-        return any(each.status(self.now()) is Status.ACTIVE for each in line)
+        return any(each.status(self.now()) is Status.ACTIVE for each in self._line(record, order))
 
     def _mark(
-        self,
-        record: CertificateRecord,
-        reason: RevocationReason,
-        by: str,
-        fallen: list[CertificateRecord],
+        self, record: CertificateRecord, order: _Order, fallen: list[CertificateRecord]
     ) -> CertificateRecord:
         """Revoke what falls with it, adding that to *fallen*, and then the record itself.
 
         It comes last, so that a revocation broken off half-way is still to be seen as undone, and
         asked for again.
         """
-        now = self.now()
+        now, reason = self.now(), order.reason
         if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
             self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
         use, siblings = None, []
         if reason is not RevocationReason.SUPERSEDED:
             use = self.revocations.use_of_key(record, now)
             siblings = list(self._siblings(record, use))
-        falling = falls_with(record, siblings, self._line(record, reason, by), reason)
+        falling = falls_with(record, siblings, self._line(record, order), reason)
         for each in falling:
             if each.status(now) is Status.ACTIVE:
-                fallen.append(self._mark_one(each, reason, by, None))
+                fallen.append(self._mark_one(each, order, None))
         if record.revoked_at is not None:
             return record
         retires = retires_key(reason, siblings, falling, now)
-        return self._mark_one(record, reason, by, use if retires else None)
+        return self._mark_one(record, order, use if retires else None)
 
     def _siblings(self, record: CertificateRecord, use: KeyUse) -> Iterator[CertificateRecord]:
         """The other certificates of its key that stand."""
@@ -158,11 +165,9 @@ class Revoking:
             if sibling is not None:
                 yield sibling
 
-    def _line(
-        self, record: CertificateRecord, reason: RevocationReason, by: str
-    ) -> Sequence[CertificateRecord]:
-        """What it stands in line with, where that matters: not for its owner."""
-        if reason is RevocationReason.SUPERSEDED or by == record.owner:
+    def _line(self, record: CertificateRecord, order: _Order) -> Sequence[CertificateRecord]:
+        """What it stands in line with, if that goes too."""
+        if not order.whole_line:
             return ()
         return [*self._along(record, "renews"), *self._along(record, "superseded_by")]
 
@@ -187,13 +192,13 @@ class Revoking:
             return None
 
     def _mark_one(
-        self, record: CertificateRecord, reason: RevocationReason, by: str, retire: KeyUse | None
+        self, record: CertificateRecord, order: _Order, retire: KeyUse | None
     ) -> CertificateRecord:
-        now = self.now()
-        self.revocations.revoke(record, reason, by, now, retire)
-        log.info("revoked %s, %s, by %s", record.serial, reason, by)
+        now, reason = self.now(), order.reason
+        self.revocations.revoke(record, reason, order.by, now, retire)
+        log.info("revoked %s, %s, by %s", record.serial, reason, order.by)
         at = now.replace(microsecond=0)
-        return replace(record, revoked_at=at, revocation_reason=reason, revoked_by=by)
+        return replace(record, revoked_at=at, revocation_reason=reason, revoked_by=order.by)
 
     def _publish(self, record: CertificateRecord, fallen: Sequence[CertificateRecord]) -> Revoked:
         """Should publishing fail, the record stands, and the schedule finishes the job."""

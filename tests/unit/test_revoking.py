@@ -302,10 +302,11 @@ class TestALine:
             records.append(world.issuing.renew(serial, RenewRequest(), ANN).record)
         return records
 
+    @pytest.mark.parametrize("admin", [ADMIN, ANN])  # who may be the owner, too
     @pytest.mark.parametrize("which", [0, 1, 2])
-    def test_an_admin_takes_all_of_somebody_elses_back(self, world: World, which: int) -> None:
+    def test_an_admin_takes_all_of_it_back(self, world: World, which: int, admin: Caller) -> None:
         records = self.line(world)
-        done = world.revoking.revoke_any(records[which].serial, UNSPECIFIED, ADMIN)
+        done = world.revoking.revoke_any(records[which].serial, UNSPECIFIED, admin)
         others = {each.serial for each in records} - {records[which].serial}
         assert set(done.also_revoked) == others
         assert statuses(world, *records) == [Status.REVOKED] * 3
