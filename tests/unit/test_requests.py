@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import AttributeOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -35,6 +35,7 @@ from tests.unit.signing_requests import (
 
 GOOD = csr(ec_key())
 DER = der_of(GOOD)
+KEY = ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def refusal(pem: bytes) -> str:
@@ -93,7 +94,18 @@ REFUSED = {
         "csr_not_pem",
     ),
     "a certificate's label": (GOOD.replace(b"CERTIFICATE REQUEST", b"CERTIFICATE"), "csr_not_pem"),
-    "a key's label": (GOOD.replace(b"CERTIFICATE REQUEST", b"PRIVATE KEY"), "csr_not_pem"),
+    "a key's label": (GOOD.replace(b"CERTIFICATE REQUEST", b"PRIVATE KEY"), "private_key_sent"),
+    "a private key before it": (KEY + GOOD, "private_key_sent"),
+    "a private key behind it": (GOOD + KEY, "private_key_sent"),
+    "a private key alone": (KEY, "private_key_sent"),
+    "an encrypted private key": (KEY.replace(b"PRIVATE", b"ENCRYPTED PRIVATE"), "private_key_sent"),
+    "a public key before it": (KEY.replace(b"PRIVATE", b"PUBLIC") + GOOD, "csr_not_pem"),
+    "a private key without its line breaks": (KEY.replace(b"\n", b""), "private_key_sent"),
+    "a private key, encoded for a form": (KEY.replace(b" ", b"%20"), "private_key_sent"),
+    "a private key in more than there is room for": (
+        GOOD + KEY + b" " * MAXIMUM_CSR_BYTES,
+        "private_key_sent",
+    ),
     "an old encapsulated header": (GOOD.replace(BEGIN, BEGIN + b"\nComment: x"), "csr_not_pem"),
     "a character outside base64": (GOOD.replace(b"\nM", b"\n*"), "csr_not_pem"),
     "twice": (GOOD + GOOD, "csr_multiple"),
@@ -131,6 +143,12 @@ REFUSED = {
 @pytest.mark.parametrize(("pem", "code"), REFUSED.values(), ids=REFUSED)
 def test_bad_framing_is_refused_by_a_code_that_says_which(pem: bytes, code: str) -> None:
     assert refusal(pem) == code
+
+
+def test_who_sends_a_private_key_is_told_to_make_a_new_one_and_nothing_of_it_is_repeated() -> None:
+    with pytest.raises(InvalidRequest, match="make a new key") as caught:
+        public_key_of_csr(GOOD + KEY)
+    assert not [line for line in KEY.decode().splitlines() if line in str(caught.value)]
 
 
 def test_the_refusal_of_lost_line_breaks_names_the_option_of_curl_that_keeps_them() -> None:

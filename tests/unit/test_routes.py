@@ -12,7 +12,12 @@ from botocore.exceptions import ClientError
 from chalice import IAMAuthorizer
 from chalice.test import Client
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 import app
 from chalicelib import bootstrap
@@ -27,6 +32,7 @@ from tests.unit.stand_ins import REGISTRY_HOST_ROLE, World
 pytestmark = pytest.mark.filterwarnings("ignore:IAMAuthorizer is not a supported")
 
 CSR = csr(ec_key())
+KEY = ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 PEM, GZIP, SHELL = "application/x-pem-file", "application/gzip", "text/x-shellscript"
 REGISTRY = f"arn:aws:sts::123456789012:assumed-role/{REGISTRY_HOST_ROLE}/i-0123abcd"
@@ -266,6 +272,14 @@ PROBLEMS: dict[str, Case] = {
     "root reading": ("GET /trust", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "root listing": ("GET /certs", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
     "root looking": ("GET /certs/ab", b"", {"caller": ROOT}, 403, "unrecognised_caller", None),
+    "a key": ("POST /certs", KEY, {"content_type": FORM}, 400, "private_key_sent", "csr"),
+    "a key and its CSR": ("POST /certs", KEY + CSR, {}, 400, "private_key_sent", "csr"),
+    "a CSR and its key": ("POST /certs", CSR + KEY, {}, 400, "private_key_sent", "csr"),
+    "a key in JSON": ("POST /certs", {"csr": KEY.decode()}, {}, 400, "private_key_sent", "csr"),
+    "an admin's key": ("POST /admin/certs", {"name": "ci", "csr": KEY.decode()}, {}, 400,
+                       "private_key_sent", "csr"),
+    "the registry's key": ("POST /registry/cert", KEY, {"caller": REGISTRY}, 400,
+                           "private_key_sent", "csr"),
     "no CSR": ("POST /certs", {"csr": "x"}, {}, 400, "csr_not_pem", "csr"),
     "two CSRs": ("POST /certs", CSR + CSR, {}, 400, "csr_multiple", "csr"),
     "CSR and more": ("POST /certs", CSR + b"x", {}, 400, "csr_trailing_data", "csr"),

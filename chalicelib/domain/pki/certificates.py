@@ -21,12 +21,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from chalicelib.domain.model import Access
 from chalicelib.domain.pki.authorities import ORGANIZATION
+from chalicelib.domain.pki.pem import holds_private_key
 from chalicelib.errors import InvalidRequest
 
 MAXIMUM_CERTIFICATE_BYTES = 16 * 1024
 
-# In whatever shape a paste or the encoding of a form has left it.
-_PRIVATE_KEY = re.compile(rb"PRIVATE.{0,3}KEY", re.DOTALL)
 _BEGIN = re.compile(rb"-----BEGIN ([^\r\n-]*)-----")
 _CERTIFICATE = re.compile(
     rb"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+?)\r?\n-----END CERTIFICATE-----"
@@ -57,7 +56,7 @@ def certificate_of_pem(pem: bytes) -> x509.Certificate:
     Raises InvalidRequest, code private_key_sent (whatever else there is), certificate_too_large,
     certificate_not_pem, certificate_multiple or certificate_malformed.
     """
-    if _PRIVATE_KEY.search(pem):
+    if holds_private_key(pem):
         raise _refused(
             "private_key_sent",
             "there is a private key in what you sent, and it went over the network: revoke its "

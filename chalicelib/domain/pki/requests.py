@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from chalicelib.domain.pki.keys import LeafPublicKey, accept_public_key
+from chalicelib.domain.pki.pem import holds_private_key
 from chalicelib.errors import InvalidRequest
 
 MAXIMUM_CSR_BYTES = 16 * 1024
@@ -28,9 +29,17 @@ def public_key_of_csr(pem: bytes) -> LeafPublicKey:
 
     pem: exactly one PEM block (RFC 7468 section 7), at most 16 KiB, white space around it allowed.
     Everything else in the request (subject, extensions) is ignored on purpose.
-    Raises InvalidRequest with the code csr_too_large, csr_not_pem, csr_multiple,
-    csr_trailing_data, csr_malformed, csr_bad_signature, or one of accept_public_key's.
+    Raises InvalidRequest with the code private_key_sent (whatever else there is), csr_too_large,
+    csr_not_pem, csr_multiple, csr_trailing_data, csr_malformed, csr_bad_signature, or one of
+    accept_public_key's.
     """
+    if holds_private_key(pem):
+        raise InvalidRequest(
+            "private_key_sent",
+            "there is a private key in what you sent, and it went over the network: make a new "
+            "key, and send its CSR alone",
+            field="csr",
+        )
     csr = _load(_der_of(pem))
     key = accept_public_key(csr.public_key)
     try:

@@ -144,6 +144,7 @@ BODY = ("body_not_utf8", "malformed_json", "unsupported_media_type", "unknown_fi
 PATH = ("certificate_not_found",)
 STACK = ("missing_setting", "bad_setting")
 CSR = (
+    "private_key_sent",
     "csr_too_large",
     "csr_not_pem",
     "csr_multiple",
