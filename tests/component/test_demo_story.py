@@ -11,6 +11,7 @@ import pytest
 from localcloud.demo import certificates, revocation
 from localcloud.demo.image import write_image
 from localcloud.demo.story import Outcome, Step, Story, Unexpected
+from localcloud.demo.telling import CHAPTERS
 from localcloud.environment import as_shell
 
 
@@ -93,6 +94,40 @@ def test_a_refusal_is_only_one_that_failed_for_the_reason_given() -> None:
     for wrong in (Outcome(0, "denied", ""), Outcome(1, "", "connection refused")):
         with pytest.raises(Unexpected):
             wrong.failed("denied")
+
+
+EVERY_STEP = [step for chapter in CHAPTERS for step in chapter]
+
+
+def left_behind(tmp_path: Path, *commands: str) -> list[str]:
+    """Where one shell stands after each command, below where it began; clients do nothing."""
+    programs, start = tmp_path / "programs", tmp_path / "start"
+    (start / "laptop" / "registry").mkdir(parents=True)
+    programs.mkdir()
+    for name in ("curl", "openssl", "skopeo", "tar", "python3"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    script = "".join(f"{{ {each}\n}} >&2 < /dev/null\npwd\n" for each in commands)
+    said = subprocess.run(
+        ["sh", "-c", script],
+        env={"PATH": f"{programs}:/usr/bin:/bin", "REGISTRY": "registry"},
+        cwd=start,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [str(Path(line).relative_to(start)) for line in said.stdout.splitlines()]
+
+
+def test_each_command_leaves_the_shell_where_the_next_one_begins(tmp_path: Path) -> None:
+    commands = [step.command for step in EVERY_STEP]
+
+    assert left_behind(tmp_path, *commands) == ["."] * len(commands)
+
+
+@pytest.mark.parametrize("astray", ['cd "laptop/$REGISTRY"', "exit", "set -e; false"])
+def test_a_command_that_leads_those_after_it_astray_is_noticed(tmp_path: Path, astray: str) -> None:
+    assert left_behind(tmp_path, astray, "true") != [".", "."]
 
 
 def test_the_image_made_on_the_spot_is_the_same_image_when_skopeo_has_copied_it(

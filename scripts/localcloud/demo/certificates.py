@@ -18,8 +18,8 @@ curl -sS -w '\n%{http_code}\n' -X POST "$API_URL/certs"
 FIRST = command(r"""
 curl -sS --fail-with-body -X POST "$API_URL/certs" \
   signed-by-DEV \
-  -H 'Accept: application/gzip' -H 'Idempotency-Key: demo-push' | tar -xz
-ls "$REGISTRY"
+  -H 'Accept: application/gzip' -H 'Idempotency-Key: demo-push' > push.tgz &&
+  tar -xzf push.tgz && ls "$REGISTRY" || cat push.tgz
 """)
 
 LOOK = command(r"""
@@ -68,7 +68,8 @@ mkdir -p pull
 curl -sS --fail-with-body "$API_URL/certs" \
   -H 'Content-Type: application/json' --data '{"access": "pull"}' \
   signed-by-DEV \
-  -H 'Accept: application/gzip' -H 'Idempotency-Key: demo-pull' | tar -xz -C pull
+  -H 'Accept: application/gzip' -H 'Idempotency-Key: demo-pull' > pull.tgz &&
+  tar -xzf pull.tgz -C pull || cat pull.tgz
 skopeo inspect --cert-dir "pull/$REGISTRY" --format '{{.Name}} {{.Digest}}' \
   "docker://$REGISTRY/demo/hello:1"
 """)
