@@ -71,12 +71,57 @@ def refused(body: object, content_type: str | None = JSON) -> tuple[str, str | N
     return caught.value.code, caught.value.field, str(caught.value)
 
 
-@pytest.mark.parametrize("content_type", [None, JSON, FORM, "text/plain", "image/png"])
+@pytest.mark.parametrize("content_type", [None, JSON, "text/plain", "image/png"])
 @pytest.mark.parametrize("body", [b"", b" \r\n"])
 def test_nothing_at_all_asks_for_all_the_defaults(body: bytes, content_type: str | None) -> None:
     asked = read(body, content_type)
     assert asked == IssueRequest(digest=asked.digest)
     assert asked == read({})
+
+
+OF_FILES = [FORM, PEM_FILE, "application/pkcs10", "Application/X-WWW-Form-Urlencoded; a=b"]
+ALL_BODIES = {
+    "issue": (bodies.ISSUE, "leave out the body and its content type"),
+    "renew": (bodies.RENEW, "leave out the body and its content type"),
+    "revoke": (bodies.REVOKE, "leave out the body and its content type"),
+    "named": (bodies.NAMED, "JSON with at least a name"),
+    "diagnose": (bodies.DIAGNOSE, '--data-binary @client.cert) or JSON, {"serial": "..."}'),
+    "registry": (bodies.REGISTRY, "--data-binary @FILE"),
+}
+
+
+def body_refused(
+    accepts: Accepts[Any], body: object, content_type: str | None
+) -> tuple[str, str | None, str]:
+    with pytest.raises(AppError) as caught:
+        _ = asked_with(body, content_type, accepts=accepts).body
+    return caught.value.code, caught.value.field, str(caught.value)
+
+
+@pytest.mark.parametrize("content_type", OF_FILES)
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+@pytest.mark.parametrize(("accepts", "said"), ALL_BODIES.values(), ids=ALL_BODIES)
+def test_nothing_that_is_called_a_file_is_refused_everywhere(
+    accepts: Accepts[Any], said: str, body: bytes, content_type: str
+) -> None:
+    """So curl sends a file that there is not. Its twin is above."""
+    code, field, detail = body_refused(accepts, body, content_type)
+    assert (code, field) == ("empty_body", None)
+    assert detail.startswith("the body is empty: does the file after @ exist? ")
+    assert said in detail
+    assert len(detail) <= 200
+
+
+@pytest.mark.parametrize("content_type", [None, JSON, "text/plain"])
+@pytest.mark.parametrize("name", ["named", "diagnose", "registry"])
+def test_nothing_where_something_is_needed_is_told_what(
+    name: str, content_type: str | None
+) -> None:
+    accepts, said = ALL_BODIES[name]
+    code, _, detail = body_refused(accepts, b"", content_type)
+    assert code == "empty_body"
+    assert said in detail
+    assert "@ exist" not in detail
 
 
 @pytest.mark.parametrize("content_type", AS_PEM)
@@ -191,9 +236,47 @@ def test_the_types_there_are_are_named() -> None:
         read(b"hello", "text/plain")
 
 
-def test_who_forgets_the_content_type_of_json_is_told_the_option_of_curl() -> None:
-    with pytest.raises(UnsupportedMediaType, match="curl -H 'content-type: application/json'"):
-        read(b"{}", FORM)
+@pytest.mark.parametrize(("accepts", "_"), ALL_BODIES.values(), ids=ALL_BODIES)
+def test_who_forgets_the_content_type_of_json_is_told_the_option_of_curl(
+    accepts: Accepts[Any], _: str
+) -> None:
+    for body in (b"{}", b"reason=superseded", b"reason=s3cret"):
+        code, field, detail = body_refused(accepts, body, FORM)
+        assert (code, field) == ("unsupported_media_type", "content-type")
+        assert "curl -H 'content-type: application/json'" in detail
+        assert "s3cret" not in detail
+        assert len(detail) <= 200
+
+
+def test_who_forgets_it_is_shown_a_body_as_it_must_be() -> None:
+    detail = body_refused(bodies.REVOKE, b"reason=superseded", FORM)[2]
+    shown = "-H 'content-type: application/json' --data '{\"reason\": \"superseded\"}'"
+    assert detail == f"send JSON and say so: curl {shown}"
+    assert reason('{"reason": "superseded"}') is RevocationReason.SUPERSEDED
+
+
+def test_a_csr_within_json_that_curl_calls_a_form_is_no_csr() -> None:
+    for body in ({"csr": CSR.decode()}, [CSR.decode()], CSR.decode()):
+        assert body_refused(bodies.ISSUE, json.dumps(body), FORM)[0] == "unsupported_media_type"
+    assert read({"csr": CSR.decode()}, None).csr_pem == CSR
+
+
+@pytest.mark.parametrize("body", [b"0\x82\x01\x00\x30", "0\ufffd\x01\x00"])
+@pytest.mark.parametrize(
+    ("accepts", "tool"), [(bodies.ISSUE, "req"), (bodies.RENEW, "req"), (bodies.DIAGNOSE, "x509")]
+)
+def test_der_is_known_and_the_command_told_that_makes_pem_of_it(
+    accepts: Accepts[Any], tool: str, body: object
+) -> None:
+    code, _, detail = body_refused(accepts, body, FORM)
+    assert code == "body_not_utf8"
+    assert detail == f"this looks like DER; for PEM: openssl {tool} -inform der -in FILE"
+
+
+@pytest.mark.parametrize("accepts", [bodies.ISSUE, bodies.REVOKE])
+def test_what_is_no_der_is_not_called_so(accepts: Accepts[Any]) -> None:
+    assert body_refused(accepts, b"1\x82", FORM)[2] == "the body must be UTF-8 text"
+    assert body_refused(bodies.REVOKE, b"0\x82", FORM)[2] == "the body must be UTF-8 text"
 
 
 @pytest.mark.parametrize("key", ["a", "x" * 64, "!~", "550e8400-e29b-41d4-a716-446655440000"])
@@ -241,7 +324,7 @@ def test_the_registry_hosts_csr_is_read_out_of_json() -> None:
         ("{}", "missing_field"),
         ('{"csr": 1}', "wrong_type"),
         ('{"csr": "x", "days": 1}', "unknown_field"),
-        ("", "malformed_json"),
+        ("", "empty_body"),
     ],
 )
 def test_a_registry_hosts_body_without_a_csr_is_refused(body: str, code: str) -> None:
@@ -289,7 +372,7 @@ BAD_NAMED: dict[str, tuple[object, str, str | None]] = {
         {"name": "ci", "owner": "arn:aws:iam::123456789012:role/ci"}, "bad_owner", "owner",
     ),
     "an endless owner": ({"name": "ci", "owner": OWNER + "/" * 1024}, "bad_owner", "owner"),
-    "nothing": (b"", "malformed_json", None),
+    "nothing": (b"", "empty_body", None),
 }  # fmt: skip
 
 
@@ -373,6 +456,16 @@ def test_a_reason_there_is_not_is_refused_and_those_there_are_named(name: str) -
 def test_a_certificate_to_diagnose_comes_as_it_is_or_in_json(content_type: str | None) -> None:
     pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
     assert evidence(pem, content_type) == evidence({"certificate": pem}) == pem.encode()
+
+
+@pytest.mark.parametrize("content_type", [PEM_FILE, FORM, None])
+def test_a_certificate_to_diagnose_may_have_text_before_it(content_type: str | None) -> None:
+    """As `openssl x509 -text` puts it."""
+    text = b"Certificate:\n    Data:\n-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    assert evidence(text, content_type) == text
+    if content_type != PEM_FILE:
+        with pytest.raises(AppError):
+            evidence(text.replace(b"-----BEGIN", b""), content_type)
 
 
 def test_a_serial_to_diagnose_is_left_as_it_was_pasted() -> None:

@@ -160,6 +160,7 @@ class DiagnoseBody(Struct, forbid_unknown_fields=True):
 
 _EITHER_CSR_OR_KEY_TYPE = {"not": {"required": ["csr", "key_type"]}}
 _CSR_ITSELF = "The CSR itself, in PEM."
+_FOR_DEFAULTS = "For all the defaults, leave out the body and its content type."
 
 ISSUE = Accepts(
     shape=IssueBody,
@@ -167,6 +168,7 @@ ISSUE = Accepts(
     pem_field="csr",
     pem_types=(PKCS10, PEM, FORM),
     pem_description=_CSR_ITSELF,
+    if_empty=_FOR_DEFAULTS,
     rules=_EITHER_CSR_OR_KEY_TYPE,
     examples={
         "all defaults": {},
@@ -176,6 +178,7 @@ ISSUE = Accepts(
 )
 NAMED = Accepts(
     shape=NamedBody,
+    if_empty="Send JSON with at least a name.",
     rules=_EITHER_CSR_OR_KEY_TYPE,
     examples={"a service that pulls": {"name": "ci-runner", "access": "pull", "days": 30}},
 )
@@ -185,6 +188,7 @@ RENEW = Accepts(
     pem_field="csr",
     pem_types=(PKCS10, PEM, FORM),
     pem_description=_CSR_ITSELF,
+    if_empty=_FOR_DEFAULTS,
     examples={
         "all defaults": {},
         "in place of the old one": {"revoke_old": True},
@@ -193,19 +197,25 @@ RENEW = Accepts(
 REVOKE = Accepts(
     shape=RevokeBody,
     optional=True,
-    examples={"a laptop is lost": {"reason": "keyCompromise"}},
+    if_empty="To give no reason, leave out the body and its content type.",
+    examples={
+        "another is used": {"reason": "superseded"},
+        "a laptop is lost": {"reason": "keyCompromise"},
+    },
 )
 REGISTRY = Accepts(
     shape=CsrBody,
     pem_field="csr",
     pem_types=(PKCS10, PEM, FORM),
     pem_description=_CSR_ITSELF,
+    if_empty="Send the CSR: curl --data-binary @FILE",
 )
 DIAGNOSE = Accepts(
     shape=DiagnoseBody,
     pem_field="certificate",
     pem_types=(PEM, FORM),
     pem_description="The certificate itself, in PEM; its chain may follow.",
+    if_empty='Send the certificate (curl --data-binary @client.cert) or JSON, {"serial": "..."}.',
     rules={"oneOf": [{"required": ["certificate"]}, {"required": ["serial"]}]},
     examples={"by its serial": {"serial": "5f0c1b9d2a7e4c6380aa14d7e2b9c05f31d6a8e4"}},
 )

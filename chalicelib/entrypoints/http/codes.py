@@ -41,6 +41,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "csr_too_large": "The CSR is over 16 KiB.",
         "csr_trailing_data": "Something follows the CSR.",
         "days_out_of_range": "The lifetime is not from 1 day to what the stack allows.",
+        "empty_body": "There is nothing in the body, though it is needed, or said to be a file.",
         "invalid_cursor": "It is not a cursor that this list gave.",
         "invalid_serial": "It is not a serial in hexadecimal.",
         "key_in_use": "The key is certified for somebody else.",
@@ -140,7 +141,14 @@ EVERYWHERE = (
     "not_acceptable",
 )
 CALLER = ("unrecognised_caller",)
-BODY = ("body_not_utf8", "malformed_json", "unsupported_media_type", "unknown_field", "wrong_type")
+BODY = (
+    "empty_body",
+    "body_not_utf8",
+    "malformed_json",
+    "unsupported_media_type",
+    "unknown_field",
+    "wrong_type",
+)
 PATH = ("certificate_not_found",)
 STACK = ("missing_setting", "bad_setting")
 CSR = (

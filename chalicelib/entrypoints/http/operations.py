@@ -24,6 +24,7 @@ class Accepts(Generic[Body]):
 
     shape: what application/json holds. optional: nothing at all stands for {}.
     pem_field: the field that a body of one of *pem_types* is, as it is; None: only JSON is read.
+    if_empty: what to tell who sends nothing where something is needed, or was meant.
     rules: what else holds for the JSON, as JSON Schema. examples: of JSON, by their names.
     """
 
@@ -32,6 +33,7 @@ class Accepts(Generic[Body]):
     pem_field: str | None = None
     pem_types: Sequence[str] = ()
     pem_description: str = ""
+    if_empty: str = ""
     rules: Mapping[str, Any] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ A field's type may say, by refusal(), how a value is refused that is of its kind
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -14,11 +15,17 @@ import msgspec
 from chalice.app import Request
 from msgspec import inspect
 
-from chalicelib.entrypoints.http.forms import FORM, JSON
+from chalicelib.entrypoints.http.forms import FORM, JSON, PEM, PKCS10
 from chalicelib.entrypoints.http.operations import Accepts, Body
 from chalicelib.errors import InvalidRequest, UnsupportedMediaType
 
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
+
+_OF_FILES = (FORM, PEM, PKCS10)
+_UNDECODABLE = "\ufffd"
+_DER_SEQUENCE = "0"  # its tag, 0x30
+_OPENSSL = {"certificate": "x509", "csr": "req"}  # which command reads a field's DER
+_PEM = "-----BEGIN"
 
 _PATH = " - at `$."
 _FIELD = re.compile(r"[a-z_]+")
@@ -35,47 +42,63 @@ def refusal(code: str, detail: str) -> dict[str, Any]:
 
 def read_body(request: Request, accepts: Accepts[Body]) -> Body:
     """Raises InvalidRequest, UnsupportedMediaType."""
-    text = _text(request)
-    if accepts.optional and not text.strip():
-        return accepts.shape()
-    if _is_json(request, text, accepts):
+    content_type = str(request.headers.get("content-type") or "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    text = _text(request, accepts)
+    if not text.strip():
+        return _nothing(media_type, accepts)
+    if _is_json(media_type, text, accepts):
         return decode_json(text, accepts.shape)
     return msgspec.convert({accepts.pem_field: text}, accepts.shape)
 
 
-def _text(request: Request) -> str:
+def _text(request: Request, accepts: Accepts[Any]) -> str:
     body = request.raw_body
-    try:
-        text = body.decode() if isinstance(body, bytes) else str(body)
-    except UnicodeDecodeError as error:
-        raise _not_utf8() from error
-    # API Gateway hands text on with each undecodable byte replaced by this character.
-    if "\ufffd" in text:
-        raise _not_utf8()
-    return text
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+    # API Gateway hands text on like this, with each undecodable byte replaced by this character.
+    if _UNDECODABLE not in text:
+        return text
+    if accepts.pem_field is not None and text.startswith(_DER_SEQUENCE):
+        tool = _OPENSSL[accepts.pem_field]
+        detail = f"this looks like DER; for PEM: openssl {tool} -inform der -in FILE"
+        raise InvalidRequest("body_not_utf8", detail)
+    raise InvalidRequest("body_not_utf8", "the body must be UTF-8 text")
 
 
-def _not_utf8() -> InvalidRequest:
-    return InvalidRequest("body_not_utf8", "the body must be UTF-8 text")
+def _nothing(media_type: str, accepts: Accepts[Body]) -> Body:
+    """No body at all. Who sends one of a file's types meant to send a file: where curl finds none
+    it warns, sends nothing in its place, and says that type of it."""
+    if media_type in _OF_FILES:
+        said = f"the body is empty: does the file after @ exist? {accepts.if_empty}"
+        raise InvalidRequest("empty_body", said.rstrip())
+    if not accepts.optional:
+        raise InvalidRequest("empty_body", f"the body is empty. {accepts.if_empty}")
+    return accepts.shape()
 
 
-def _is_json(request: Request, text: str, accepts: Accepts[Any]) -> bool:
-    """JSON, or else PEM. Who leaves the type out, or to curl, is told apart by the first line."""
-    content_type = str(request.headers.get("content-type") or "")
-    media_type = content_type.partition(";")[0].strip().lower()
-    is_pem = accepts.pem_field is not None and text.lstrip().startswith("-----BEGIN")
+def _is_json(media_type: str, text: str, accepts: Accepts[Any]) -> bool:
+    """JSON, or else PEM. Who leaves the type out, or to curl, is told apart by what is there: text
+    may stand before PEM, as openssl's -text puts it, but no JSON."""
+    is_pem = accepts.pem_field is not None and _PEM in text and text.lstrip()[0] not in '{["'
     if media_type == JSON or (not media_type and not is_pem):
         return True
-    if media_type in accepts.pem_types and (is_pem or media_type != FORM):
+    if not media_type or (media_type in accepts.pem_types and (is_pem or media_type != FORM)):
         return False
-    if not media_type:
-        return False
-    if media_type == FORM:
-        detail = "for JSON say so: curl -H 'content-type: application/json'"
-    else:
-        *most, last = [JSON, *(kind for kind in accepts.pem_types if kind != FORM)]
-        detail = f"send {', '.join(most)} or {last}" if most else f"send {last}"
-    raise UnsupportedMediaType("unsupported_media_type", detail, field="content-type")
+    said = _say_json(accepts) if media_type == FORM else _say_types(accepts)
+    raise UnsupportedMediaType("unsupported_media_type", said, field="content-type")
+
+
+def _say_json(accepts: Accepts[Any]) -> str:
+    """To who leaves the type to curl. Of what was sent nothing is repeated: it may be a secret."""
+    start = "send JSON and" if accepts.pem_field is None else "this is not PEM; for JSON"
+    example = next((json.dumps(each) for each in accepts.examples.values() if each), None)
+    data = "" if example is None else f" --data '{example}'"
+    return f"{start} say so: curl -H 'content-type: application/json'{data}"
+
+
+def _say_types(accepts: Accepts[Any]) -> str:
+    *most, last = [JSON, *(kind for kind in accepts.pem_types if kind != FORM)]
+    return f"send {', '.join(most)} or {last}" if most else f"send {last}"
 
 
 def decode_json(text: str, shape: type[_Shape]) -> _Shape:
