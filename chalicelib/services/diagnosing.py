@@ -93,5 +93,7 @@ def _certificate_of(record: CertificateRecord) -> x509.Certificate:
 
 
 def _not_found(owner: str | None) -> NotFound:
-    said = "there is no such certificate" if owner is None else "you have no such certificate"
+    said = "there is no such certificate"
+    if owner is not None:
+        said = "you have no such certificate; if it is somebody else's, ask its owner or an admin"
     return NotFound("certificate_not_found", said)

@@ -114,11 +114,33 @@ class TestListing:
             ("expires_before=2026-02-30T05:06:07Z", "bad_time", "expires_before"),
             ("expires_before=0001-01-01T00:00:00%2B01:00", "bad_time", "expires_before"),
             ("expires_before=9999-12-31T23:59:59-01:00", "bad_time", "expires_before"),
+            (
+                "expires_before=2030-01-01T00:00:00Z&status=expired",
+                "never_matches",
+                "expires_before",
+            ),
             ("owners=x", "unknown_parameter", "owners"),
         ],
     )
     def test_a_bad_query_is_a_problem(self, api: Api, query: str, code: str, field: str) -> None:
         assert_problem(api(f"GET /admin/certs?{query}"), 400, code, field)
+
+    @pytest.mark.parametrize("path", ["/certs", "/admin/certs"])
+    @pytest.mark.parametrize("status", ["active", "revoked"])
+    def test_what_is_about_to_expire_may_be_of_a_status(
+        self, api: Api, path: str, status: str
+    ) -> None:
+        """The twin of the contradiction above."""
+        query = f"expires_before=2030-01-01T00:00:00Z&status={status}"
+        assert api(f"GET {path}?{query}").status_code == 200
+
+    def test_the_form_of_a_time_is_shown_with_an_offset_too(self, api: Api) -> None:
+        answer = api("GET /certs?expires_before=2030-01-01")
+        detail = assert_problem(answer, 400, "bad_time", "expires_before")
+        assert "2026-03-04T05:06:07Z" in detail
+        assert "%2B01:00" in detail
+        for form in ("2026-03-04T05:06:07Z", "2026-03-04T05:06:07%2B01:00"):
+            assert api(f"GET /certs?expires_before={form}").status_code == 200
 
     def test_owners_are_for_admins_to_ask_for(self, api: Api) -> None:
         assert_problem(api(f"GET /certs?owner={BOB}"), 400, "unknown_parameter", "owner")

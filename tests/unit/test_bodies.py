@@ -193,10 +193,38 @@ def test_what_is_wrong_is_told_by_code_and_field(
     assert refused(body)[:2] == (code, field)
 
 
-def test_the_values_there_are_and_the_type_expected_are_named() -> None:
+def test_the_values_there_are_are_named() -> None:
     assert "ec-p256, ec-p384, rsa-2048" in refused({"key_type": "x"})[2]
     assert "pull, push" in refused({"access": "x"})[2]
-    assert refused({"days": "30"})[2] == "Expected int, got str"
+    assert "there are: access, csr, days, key_type, label" in refused({"dayz": 1})[2]
+
+
+TYPES: dict[str, tuple[Accepts[Any], object, str]] = {
+    "text for a number": (bodies.ISSUE, {"days": "30"}, "days must be a whole number"),
+    "a fraction": (bodies.ISSUE, {"days": 1.5}, "days must be a whole number"),
+    "null for a text": (bodies.ISSUE, {"csr": None}, "csr must be text"),
+    "a number for a text": (bodies.NAMED, {"name": 1}, "name must be text"),
+    "a list for one of two": (bodies.ISSUE, {"access": []}, "access must be one of: pull, push"),
+    "text for a truth": (bodies.RENEW, {"revoke_old": "yes"}, "revoke_old must be true or false"),
+    "a list": (bodies.ISSUE, [], "the body must be an object"),
+    "null": (bodies.REVOKE, None, "the body must be an object"),
+}
+
+
+@pytest.mark.parametrize(("accepts", "body", "said"), TYPES.values(), ids=TYPES)
+def test_the_type_that_it_must_be_is_said_in_words(
+    accepts: Accepts[Any], body: object, said: str
+) -> None:
+    assert body_refused(accepts, body, JSON)[::2] == ("wrong_type", said)
+
+
+def test_there_are_words_for_the_type_of_every_field() -> None:
+    for accepts, _ in ALL_BODIES.values():
+        for name in accepts.shape.__struct_fields__:
+            for wrong in ([], {}, None):
+                code, field, said = body_refused(accepts, {"name": "ci", name: wrong}, JSON)
+                assert code in ("wrong_type", "unknown_field")
+                assert said.startswith(f"{name} must be ") or field == "name"
 
 
 def test_no_value_of_the_request_is_repeated_in_a_refusal() -> None:

@@ -227,7 +227,8 @@ class TestDiagnosing:
         serial = issue(api)
         theirs = api("POST /certs/diagnose", {"serial": serial}, caller=BOB)
         none = api("POST /certs/diagnose", {"serial": NOBODYS}, caller=BOB)
-        assert_problem(theirs, 404, "certificate_not_found")
+        detail = assert_problem(theirs, 404, "certificate_not_found")
+        assert "ask its owner or an admin" in detail
         assert theirs.body == none.body
 
     @pytest.mark.parametrize(

@@ -359,12 +359,18 @@ class TestProblems:
         assert world.untouched
 
     def test_the_parameters_there_are_are_named(self, api: Api) -> None:
-        for path, named in (
-            ("/certs", "status, expires_before, limit, cursor"),
-            ("/trust", "none"),
+        """In alphabetical order, in which older curls need them to sign them."""
+        some = "there is no such parameter; there are: "
+        none = "there are no parameters here"
+        for request, said in (
+            ("GET /certs", f"{some}cursor, expires_before, limit, status"),
+            ("GET /admin/certs", f"{some}cursor, expires_before, limit, owner, status"),
+            ("GET /trust", none),
+            ("POST /certs", f"{none}; what it says belongs into the JSON body"),
+            (f"DELETE /certs/{SERIAL}", f"{none}; what it says belongs into the JSON body"),
         ):
-            detail = assert_problem(api(f"GET {path}?a=b"), 400, "unknown_parameter", "a")
-            assert detail == f"there is no such parameter; there are: {named}"
+            detail = assert_problem(api(f"{request}?a=b"), 400, "unknown_parameter", "a")
+            assert detail == said
 
     def test_what_is_our_fault_is_logged_as_an_error_and_what_is_not_is_not(
         self, api: Api, world: World, caplog: pytest.LogCaptureFixture

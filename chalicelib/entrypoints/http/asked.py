@@ -15,7 +15,7 @@ from chalicelib.domain.identity import identify
 from chalicelib.domain.model import Caller
 from chalicelib.domain.ownership import canonical_serial
 from chalicelib.entrypoints.http.forms import choose_form
-from chalicelib.entrypoints.http.operations import Body, Operation, Query
+from chalicelib.entrypoints.http.operations import Body, Nothing, Operation, Query
 from chalicelib.entrypoints.http.reading import convert_texts, read_body
 from chalicelib.errors import InvalidRequest, NotFound
 
@@ -46,14 +46,18 @@ class Asked(Generic[Query, Body]):
         allowed = self.operation.query.__struct_fields__
         for name in given:
             if name not in allowed:
-                raise InvalidRequest(
-                    "unknown_parameter",
-                    f"there is no such parameter; there are: {', '.join(allowed) or 'none'}",
-                    field=name[:64],
-                )
+                raise InvalidRequest("unknown_parameter", self._there_are(), field=name[:64])
             if len(given.getlist(name)) > 1:
                 raise InvalidRequest("repeated_parameter", "give it once", field=name)
         return convert_texts(dict(given), self.operation.query)
+
+    def _there_are(self) -> str:
+        """What may be in the query, told to who put something else there."""
+        if allowed := sorted(self.operation.query.__struct_fields__):
+            return f"there is no such parameter; there are: {', '.join(allowed)}"
+        if self.operation.accepts.shape is Nothing:
+            return "there are no parameters here"
+        return "there are no parameters here; what it says belongs into the JSON body"
 
     @cached_property
     def body(self) -> Body:

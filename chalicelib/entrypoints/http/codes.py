@@ -26,7 +26,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "bad_idempotency_key": "The Idempotency-Key is not 1 to 64 visible ASCII characters.",
         "bad_name": "The service's name has characters that a name may not have, or too many.",
         "bad_owner": "The owner is not the ARN of an IAM user or of a role's session.",
-        "bad_time": "The time is not in the form 2026-03-04T05:06:07Z.",
+        "bad_time": "The time is not in the form 2026-03-04T05:06:07Z, or with an offset, +01:00.",
         "body_not_utf8": "The body is not UTF-8 text.",
         "certificate_malformed": "The PEM block does not hold a readable certificate.",
         "certificate_multiple": "There is more than a certificate and its chain.",
@@ -52,6 +52,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "limit_out_of_range": "The limit is not from 1 to 100.",
         "malformed_json": "The body is not JSON.",
         "missing_field": "A field that the body needs is not there.",
+        "never_matches": "Nothing can be both: status=expired, and about to expire.",
         "private_key_sent": "A private key was sent: treat it as known to others.",
         "repeated_parameter": "A query parameter is given more than once.",
         "rsa_exponent": "The RSA key's public exponent is not 65537.",
@@ -194,7 +195,14 @@ ISSUING = (
     "table_unwritable",
 )
 ASKED_FOR = ("csr_and_key_type", "unknown_value", "label_too_long", "label_not_printable")
-LISTING = (*RECORDS, "unknown_value", "limit_out_of_range", "bad_time", "invalid_cursor")
+LISTING = (
+    *RECORDS,
+    "unknown_value",
+    "limit_out_of_range",
+    "bad_time",
+    "never_matches",
+    "invalid_cursor",
+)
 REVOKING = (*RECORDS, "unknown_value", "not_revocable", "table_unwritable", "busy")
 TRUST = (*STACK, "no_trust", "bucket_unreadable")
 DIAGNOSING = (

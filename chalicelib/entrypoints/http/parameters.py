@@ -13,7 +13,10 @@ from chalicelib.entrypoints.http.bodies import Owner
 from chalicelib.entrypoints.http.reading import refusal
 from chalicelib.errors import InvalidRequest
 
-_BAD_TIME = "give a time as RFC 3339 has it, in UTC: 2026-03-04T05:06:07Z"
+_BAD_TIME = (
+    "give a time as RFC 3339 has it: 2026-03-04T05:06:07Z, or with an offset in place of the Z: "
+    "+01:00, in a URL %2B01:00"
+)
 
 
 class Listing(Struct, forbid_unknown_fields=True):
@@ -25,7 +28,8 @@ class Listing(Struct, forbid_unknown_fields=True):
             datetime,
             Meta(
                 tz=True,
-                description="Only those that have not expired yet, and end before this time.",
+                description="Only those that have not expired yet, and end before this time: so "
+                "not with status=expired. A time may have an offset from UTC in place of the Z.",
                 examples=["2030-01-01T00:00:00Z"],
                 extra=refusal("bad_time", _BAD_TIME),
             ),
@@ -49,7 +53,14 @@ class Listing(Struct, forbid_unknown_fields=True):
         return None if self.cursor is UNSET else self.cursor
 
     def selection(self) -> Selection:
-        """Raises InvalidRequest for a time that has no place in UTC."""
+        """Raises InvalidRequest for a time that has no place in UTC, and for a contradiction."""
+        if self.expires_before is not UNSET and self.status is Status.EXPIRED:
+            raise InvalidRequest(
+                "never_matches",
+                "expires_before finds what has not expired yet, so nothing with status=expired: "
+                "leave one of the two out",
+                field="expires_before",
+            )
         return Selection(
             status=None if self.status is UNSET else self.status,
             expires_before=None if self.expires_before is UNSET else _in_utc(self.expires_before),

@@ -32,6 +32,12 @@ _FIELD = re.compile(r"[a-z_]+")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>[a-z_]+)`")
 _WRONG_KIND = re.compile(r"Expected `[^`]*`, got `")
+_WORDS: Mapping[type[inspect.Type], str] = {
+    inspect.BoolType: "true or false",
+    inspect.DateTimeType: "a time",
+    inspect.IntType: "a whole number",
+    inspect.StrType: "text",
+}
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 
 
@@ -152,28 +158,34 @@ def _types(shape: type[msgspec.Struct]) -> dict[str, tuple[inspect.Type, dict[st
 def _invalid(message: str, shape: type[msgspec.Struct], *, typed: bool) -> InvalidRequest:
     """typed: the sender could choose a value's type, so a wrong one is a mistake of its own."""
     if unknown := _UNKNOWN.match(message):
-        detail = f"there is no such field; there are: {', '.join(shape.__struct_fields__)}"
+        detail = f"there is no such field; there are: {', '.join(sorted(shape.__struct_fields__))}"
         return InvalidRequest("unknown_field", detail, field=unknown["field"][:64])
     if missing := _MISSING.match(message):
         needed = missing["field"]
         return InvalidRequest("missing_field", f"the body needs a field {needed}", field=needed)
-    text, field = _apart(message)
+    field = _field_in(message)
     kind, extra = _types(shape).get(field or "", (None, {}))
     if "refusal" in extra and not (typed and _WRONG_KIND.match(message)):
         code, detail = extra["refusal"]
         return InvalidRequest(code, detail, field=field)
     if isinstance(kind, inspect.EnumType) and message.startswith("Invalid enum value"):
-        allowed = ", ".join(str(each.value) for each in kind.cls)
-        return InvalidRequest("unknown_value", f"it must be one of: {allowed}", field=field)
-    return InvalidRequest("wrong_type", text.replace("`", ""), field=field)
+        return InvalidRequest("unknown_value", f"it {_must_be(kind)}", field=field)
+    return InvalidRequest("wrong_type", f"{field or 'the body'} {_must_be(kind)}", field=field)
 
 
-def _apart(message: str) -> tuple[str, str | None]:
-    """msgspec's message without its path, and the field that the path leads to.
+def _must_be(kind: inspect.Type | None) -> str:
+    """Of a field of *kind*; None: of the whole body."""
+    if isinstance(kind, inspect.EnumType):
+        return f"must be one of: {', '.join(str(each.value) for each in kind.cls)}"
+    return "must be an object" if kind is None else f"must be {_WORDS[type(kind)]}"
+
+
+def _field_in(message: str) -> str | None:
+    """The field that the path in msgspec's message leads to.
 
     The path comes last. Before it the message may quote the request, which may hold anything, what
     looks like a path included.
     """
     text, _, path = message.rpartition(_PATH)
     field = _FIELD.match(path) if text else None
-    return (text, field[0]) if field else (message, None)
+    return field[0] if field else None
