@@ -20,7 +20,8 @@ blueprint = ApiBlueprint(__name__)
         accepts=bodies.NAMED,
         successes={
             201: Answers(
-                description="The certificate, with its private key if we made that.",
+                description="The certificate, with its private key if we made that: it is kept "
+                "for a day, for its owner to fetch again, and nowhere after that.",
                 document=documents.IssuedCertificate,
                 forms=answers.FORMS,
                 headers=("Location",),
@@ -91,11 +92,11 @@ def get_any_certificate(asked: Asked[Nothing, Nothing]) -> Answer:
     ),
 )
 def revoke_any_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
-    """Revoke a certificate, whose it may be; again changes nothing.
+    """Revoke a certificate, whose it may be; again changes nothing about it.
 
     With it go what it renews and what renews it, and the older certificates of the same key; all
-    of that key if the reason is keyCompromise. None go if the reason is superseded. The registry
-    refuses them within a minute of a 200.
+    of that key if the reason is keyCompromise. Those that still stand go when it is revoked again,
+    too. None go if the reason is superseded. The registry refuses them within a minute of a 200.
     """
     reason = asked.body.reason
     revoking = bootstrap.services().revoking

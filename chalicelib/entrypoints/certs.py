@@ -21,7 +21,7 @@ blueprint = ApiBlueprint(__name__)
         successes={
             201: Answers(
                 description="The certificate, with its private key if we made that: it is kept "
-                "for a day, for the caller to fetch again, and nowhere after that.",
+                "for a day, for its owner to fetch again, and nowhere after that.",
                 document=documents.IssuedCertificate,
                 forms=answers.FORMS,
                 headers=("Location",),
@@ -34,8 +34,9 @@ blueprint = ApiBlueprint(__name__)
 def issue_certificate(asked: Asked[Nothing, bodies.IssueBody]) -> Answer:
     """Issue a certificate to the caller.
 
-    With nothing in the body we make a P-256 key and answer it once. With a CSR, as the body itself
-    or in JSON, its key is certified, and its owner keeps it.
+    With nothing in the body we make a P-256 key: it is answered now, and kept for a day for its
+    owner to fetch again. With a CSR, as the body itself or in JSON, its key is certified, and the
+    private key stays where it is.
     """
     request = requested.issue_request(asked)
     issuing = bootstrap.services().issuing
@@ -152,10 +153,11 @@ def renew_certificate(asked: Asked[Nothing, bodies.RenewBody]) -> Answer:
     ),
 )
 def revoke_certificate(asked: Asked[Nothing, bodies.RevokeBody]) -> Answer:
-    """Revoke one of the caller's certificates; again changes nothing.
+    """Revoke one of the caller's certificates; again changes nothing about it.
 
     With it go the older certificates of the same key; all of that key if the reason is
-    keyCompromise, none if it is superseded. The registry refuses them within a minute of a 200.
+    keyCompromise, also when it was revoked before; none if it is superseded. The registry refuses
+    them within a minute of a 200.
     """
     reason = asked.body.reason
     revoking = bootstrap.services().revoking

@@ -86,6 +86,26 @@ class TestTheDocument:
         tags = {tag["name"] for tag in told["tags"]}
         assert tags == {tag for each in OPERATIONS.values() for tag in each["tags"]}
 
+    def test_every_enumeration_has_a_type(self, told: dict[str, Any]) -> None:
+        """Generators of clients want one."""
+        found = list(enumerations(told))
+        assert len(found) > 5
+        assert {schema.get("type") for schema in found} == {"string"}
+
+    def test_no_text_carries_the_indentation_of_its_source(self, told: dict[str, Any]) -> None:
+        schemas = told["components"]["schemas"]
+        paragraphs = schemas["RevocationReason"]["description"].split("\n")
+        assert len(paragraphs) == 3
+        assert paragraphs[2].endswith("lists that only tell changes.")
+        for schema in schemas.values():
+            assert not re.search(r"\n\s|\S\n\S", schema["description"].replace("\n\n", " "))
+
+    def test_the_findings_that_refuse_nothing_are_named(self, told: dict[str, Any]) -> None:
+        """Its values are in alphabetical order here, so none is the last."""
+        schema = told["components"]["schemas"]["FindingCode"]
+        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", schema["description"])) & set(schema["enum"])
+        assert named == {"not_recorded", "record_mismatch", "superseded", "pull_only", "revoked"}
+
     def test_it_is_made_once_and_not_before_somebody_asks(self) -> None:
         program = (
             "import app; from chalicelib.entrypoints.openapi import description as made; "
@@ -101,7 +121,55 @@ class TestTheDocument:
         assert done.returncode == 0, done.stderr
 
 
+def enumerations(schema: object) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("enum"), list):
+            yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for each in schema:
+            yield from enumerations(each)
+
+
 class TestOperations:
+    def test_parameters_are_in_the_order_that_signatures_want(self) -> None:
+        for operation in OPERATIONS.values():
+            names = [each["name"] for each in operation["parameters"] if each["in"] == "query"]
+            assert names == sorted(names)
+        assert names_of("GET /admin/certs") == [
+            "cursor", "expires_before", "limit", "owner", "status",
+        ]  # fmt: skip
+
+    def test_a_serial_in_a_path_is_said_to_have_no_colons(self) -> None:
+        """The code knows those, but curl signs them otherwise than API Gateway."""
+        for name, operation in OPERATIONS.items():
+            for each in operation["parameters"]:
+                if each["name"] == "serial":
+                    assert "without colons" in each["description"], name
+
+    def test_the_type_that_curl_gives_is_said_to_be_curls(self) -> None:
+        for name in ("POST /certs", "POST /certs/{serial}/renew", "POST /certs/diagnose"):
+            content = OPERATIONS[name]["requestBody"]["content"]
+            told = {kind for kind, of in content.items() if "curl" in str(of["schema"])}
+            assert told == {"application/x-www-form-urlencoded"}, name
+
+    def test_a_key_that_we_make_is_said_to_be_kept_for_a_day_everywhere(self) -> None:
+        issuing = OPERATIONS["POST /certs"]
+        body = description()["components"]["schemas"]["IssueBody"]
+        for text in (issuing["description"], body["description"]):
+            assert "answered now, and kept for a day for its owner to fetch again" in text
+        for name in ("POST /certs", "POST /admin/certs"):
+            told = OPERATIONS[name]["responses"]["201"]["description"]
+            assert "kept for a day, for its owner to fetch again" in told
+
+    @pytest.mark.parametrize("path", ["/certs/{serial}", "/admin/certs/{serial}"])
+    def test_a_second_revocation_is_said_to_change_nothing_but_of_the_others(
+        self, path: str
+    ) -> None:
+        operation = OPERATIONS[f"DELETE {path}"]
+        assert operation["summary"].endswith("again changes nothing about it")
+        assert re.search("revoked (before|again)", operation["description"])
+
     def test_every_route_that_is_registered_is_described_and_no_other(self) -> None:
         registered = {
             f"{method} {path}" for path, methods in app.app.routes.items() for method in methods
@@ -241,6 +309,47 @@ def assigned_codes(node: ast.Assign) -> Iterator[str]:
         target, value = target.elts[0], value.elts[0]
     if isinstance(target, ast.Name) and target.id == "code" and isinstance(value, ast.Constant):
         yield str(value.value)
+
+
+def names_of(operation: str) -> list[str]:
+    return [each["name"] for each in OPERATIONS[operation]["parameters"]]
+
+
+def gateways() -> dict[str, tuple[str, str]]:
+    """(status, body) of what API Gateway is told to answer by itself, by its own names.
+
+    Without DEFAULT_4XX, which is of no one status, and JSON only with API Gateway's word in it.
+    """
+    found = {}
+    template = (CHECKOUT / ".chalice" / "stack.yaml").read_text()
+    section = template.partition("GatewayResponses:\n")[2]
+    for name, rest in re.findall(r"^ {8}([A-Z_0-9]+):\n((?: {10}.*\n)+)", section, re.MULTILINE):
+        status = re.search(r'StatusCode: "(\d+)"', rest)
+        body = re.search(r"application/json: >-\n((?: {14}.*\n)+)", rest)
+        if body:
+            text = " ".join(line.strip() for line in body[1].splitlines())
+            found[name] = (status[1] if status else "", text)
+    return found
+
+
+class TestTheGateway:
+    def test_what_it_answers_is_json_and_says_its_own_status(self) -> None:
+        answers = gateways()
+        assert len(answers) >= 7
+        for name, (status, body) in answers.items():
+            told = json.loads(body)
+            assert {"type", "title", "detail", "code"} <= set(told), name
+            if status:
+                assert told.get("status", int(status)) == int(status), name
+
+    def test_it_says_what_to_ask_an_admin_for(self) -> None:
+        detail = json.loads(gateways()["ACCESS_DENIED"][1])["detail"]
+        assert "developer policy of this stack; for /admin the admin policy" in detail
+
+    def test_it_says_what_curl_signs_wrongly(self) -> None:
+        detail = json.loads(gateways()["INVALID_SIGNATURE"][1])["detail"]
+        for said in ("alphabetical order", "percent-encoded (: and / too)", "colon-separated"):
+            assert said in detail
 
 
 class TestProblems:

@@ -13,7 +13,11 @@ Evidence = bytes | str
 
 
 class FindingCode(StrEnum):
-    """What may be found. The last four never refuse; REVOKED may not yet, see RevocationFacts."""
+    """What may be found.
+
+    The registry refuses for none of not_recorded, record_mismatch, superseded and pull_only, and
+    for revoked once the published list says so.
+    """
 
     UNKNOWN_ISSUER = "unknown_issuer"
     BAD_SIGNATURE = "bad_signature"

@@ -73,7 +73,11 @@ Owner = Annotated[
 
 
 class IssueBody(Struct, forbid_unknown_fields=True):
-    """What certificate to issue. Without csr we make the key, and answer it once."""
+    """What certificate to issue.
+
+    Without csr we make the key: it is answered now, and kept for a day for its owner to fetch
+    again.
+    """
 
     csr: Csr | UnsetType = UNSET
     key_type: (

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from chalicelib.entrypoints.http import codes
-from chalicelib.entrypoints.http.forms import GZIP, JSON, PEM, PROBLEM, SHELL
+from chalicelib.entrypoints.http.forms import FORM, GZIP, JSON, PEM, PROBLEM, SHELL
 from chalicelib.entrypoints.http.operations import Accepts, Answers, Nothing, Operation
 from chalicelib.entrypoints.http.problems import TITLES, GatewayRefusal, Problem, problem
 
@@ -18,6 +18,7 @@ Json = dict[str, Any]
 Routes = Mapping[tuple[str, str], tuple[Operation[Any, Any], Callable[..., Any]]]
 
 _REF = "#/components/schemas/{name}"
+_FROM_CURL = " This type is what curl --data-binary @FILE says by itself."
 _FORMS: Mapping[str, Json] = {
     PEM: {"type": "string", "description": "Private key, if we made it; certificate; its CA."},
     # What OpenAPI 3.1 says of bytes is that there is no type for them.
@@ -40,7 +41,7 @@ _SERIAL: Json = {
     "name": "serial",
     "in": "path",
     "required": True,
-    "description": "Up to 40 hexadecimal digits, as openssl or nginx print it.",
+    "description": "Up to 40 hexadecimal digits, without colons.",
     "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"},
 }
 _IDEMPOTENCY_KEY: Json = {
@@ -56,6 +57,7 @@ def paths_and_schemas(routes: Routes) -> tuple[Json, Json]:
     """OpenAPI's Paths Object, and the schemas it refers to by their names."""
     types = list(dict.fromkeys(_types(routes)))
     references, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas = _tidied(schemas)
     described = _Describing(routes, dict(zip(types, references, strict=True)), schemas)
     paths: Json = {}
     for (path, method), (operation, view) in routes.items():
@@ -63,6 +65,27 @@ def paths_and_schemas(routes: Routes) -> tuple[Json, Json]:
     # Their fields stand among the parameters.
     queries = {operation.query.__name__ for operation, _ in routes.values()}
     return paths, {name: schema for name, schema in schemas.items() if name not in queries}
+
+
+def _tidied(schema: Any) -> Any:
+    """As generators of clients want it: enums with their type, and texts without the line breaks
+    and the indentation of docstrings."""
+    if isinstance(schema, list):
+        return [_tidied(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied = {name: _tidied(value) for name, value in schema.items()}
+    if isinstance(tidied.get("description"), str):
+        tidied["description"] = _prose(tidied["description"])
+    if isinstance(tidied.get("enum"), list):  # all of ours are of texts
+        tidied["type"] = "string"
+    return tidied
+
+
+def _prose(text: str) -> str:
+    """Its paragraphs, each in one line."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
 
 
 def _types(routes: Routes) -> Iterable[type[msgspec.Struct]]:
@@ -88,7 +111,7 @@ class _Describing:
             "operationId": operation_id(view),
             "tags": [path.split("/")[1]],
             "summary": " ".join(summary.split()).rstrip("."),
-            "description": " ".join(description.split()) or summary,
+            "description": _prose(description) or summary,
             "parameters": self._parameters(path, operation),
             "responses": {**self._successes(path, operation), **self._problems(path, operation)},
         }
@@ -100,7 +123,9 @@ class _Describing:
         found = [_SERIAL] if "{serial}" in path else []
         if operation.idempotent:
             found.append(_IDEMPOTENCY_KEY)
-        for name, schema in self._schemas[operation.query.__name__]["properties"].items():
+        queried = self._schemas[operation.query.__name__]["properties"]
+        # In the order that signatures want them in, for clients that do not see to it themselves.
+        for name, schema in sorted(queried.items()):
             own = {key: value for key, value in schema.items() if key != "description"}
             found.append(
                 {"name": name, "in": "query", "description": schema["description"], "schema": own}
@@ -114,8 +139,9 @@ class _Describing:
         content = {JSON: as_json}
         if accepts.pem_field is not None:
             of_field = self._schemas[accepts.shape.__name__]["properties"][accepts.pem_field]
-            itself = {**of_field, "description": accepts.pem_description}
-            content.update({kind: {"schema": itself} for kind in accepts.pem_types})
+            for kind in accepts.pem_types:
+                about = accepts.pem_description + (_FROM_CURL if kind == FORM else "")
+                content[kind] = {"schema": {**of_field, "description": about}}
         return {"required": not accepts.optional, "content": content}
 
     def _successes(self, path: str, operation: Operation[Any, Any]) -> Json:
@@ -157,7 +183,8 @@ class _Describing:
 
     def _problem(self, status: int, some: Sequence[str]) -> Json:
         lines = [f"- `{code}`: {codes.MEANINGS[code]}" for code in some]
-        narrowed: Json = {"properties": {"status": {"const": status}, "code": {"enum": list(some)}}}
+        code = {"type": "string", "enum": list(some)}
+        narrowed: Json = {"properties": {"status": {"const": status}, "code": code}}
         schema: Json = {"allOf": [self._references[Problem], narrowed]}
         if status == 403:
             schema = {"anyOf": [schema, self._references[GatewayRefusal]]}
