@@ -133,11 +133,11 @@ def status(layout: Layout, _options: argparse.Namespace) -> int:
 
 def logs(layout: Layout, options: argparse.Namespace) -> int:
     """Show the ends of the logs, or follow them."""
-    files = [layout.log(options.part)] if options.part else sorted(layout.logs.glob("*.log"))
-    if not files or not files[0].exists():
-        known = ", ".join(file.stem for file in sorted(layout.logs.glob("*.log")))
-        complain(f"no such log; there are: {known}" if known else f"no logs yet; {DOWN}")
+    known = layout.log_files()
+    if not known or options.log not in {None, *known}:
+        complain(f"no such log; there are: {', '.join(known)}" if known else f"no logs yet; {DOWN}")
         return 1
+    files = [known[options.log]] if options.log else list(known.values())
     follow = ["-F"] if options.follow else []
     command = ["tail", "-n", "40", *follow, "--", *map(str, files)]
     os.execvp("tail", command)  # noqa: S606  no shell is what we want
@@ -185,7 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     adding = add("logs", logs, "show the ends of the logs (-f: go on showing them)")
     adding.add_argument("-f", "--follow", action="store_true", help="go on showing them")
     adding.add_argument(
-        "part", nargs="?", metavar="PART", help="one of those that status lists, deploy, supervisor"
+        "log",
+        nargs="?",
+        metavar="LOG",
+        help="functions (the audit trail), access (nginx's), a part that status lists, deploy",
     )
     add("env", env, "print the variables of the running cloud, for sh")
     return parser

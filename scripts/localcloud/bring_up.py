@@ -124,6 +124,12 @@ class BringUp:
             write_private(deployed, json.dumps(wanted) + "\n")
         self.outputs = deployment.outputs(self.operator)
 
+    def follow_functions(self) -> None:
+        """What the functions write to CloudWatch Logs comes to be a log like the others."""
+        command = [sys.executable, "-m", "localcloud.function_log", self.gateway]
+        arguments = [str(self.layout.keys / "operator.json"), self.outputs["FunctionLogs"]]
+        control.start(self.layout, self._python_part("functions", [*command, *arguments]))
+
     def make_people(self) -> None:
         """Two developers and an admin."""
         for name, policy in PEOPLE.items():
@@ -198,6 +204,7 @@ STEPS: tuple[tuple[str, Callable[[BringUp], None], str], ...] = (
     ("emulated AWS", BringUp.start_emulator, "emulator"),
     ("operator", BringUp.make_operator, "emulator"),
     ("stack", BringUp.deploy, "deploy"),
+    ("functions' log", BringUp.follow_functions, "functions"),
     ("people", BringUp.make_people, "emulator"),
     ("registry host", BringUp.launch_registry_host, "emulator"),
     ("trust", BringUp.fetch_trust, "registry-refresh"),

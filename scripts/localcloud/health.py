@@ -8,7 +8,7 @@ from localcloud import control
 from localcloud.layout import Layout
 from localcloud.ports import Ports, kept
 
-PARTS = ("emulator", "slack", "registry", "nginx", "registry-refresh")
+PARTS = ("emulator", "slack", "functions", "registry", "nginx", "registry-refresh")
 SECONDS = 3.0
 
 

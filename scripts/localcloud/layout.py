@@ -113,6 +113,11 @@ class Layout:
         """The log of one part."""
         return self.logs / f"{part}.log"
 
+    def log_files(self) -> dict[str, Path]:
+        """Every log there is, by its name: of the parts, and nginx's own on the registry host."""
+        directories = (self.logs, self.registry_host / "log")
+        return {file.stem: file for each in directories for file in sorted(each.glob("*.log"))}
+
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file whole or not at all; only its owner can read it."""

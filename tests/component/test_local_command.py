@@ -77,3 +77,28 @@ def test_status_of_a_cloud_that_is_half_up_is_a_failure(tmp_path: Path) -> None:
 
     assert called.returncode == 1
     assert "did not come to its end" in called.stdout
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Path:
+    """A cloud that is down and has left logs."""
+    layout = Layout(tmp_path)
+    for file in (layout.log("functions"), layout.registry_host / "log" / "access.log"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"a line of {file.stem}\n")
+    return tmp_path
+
+
+def test_logs_are_shown_those_of_the_registry_host_among_them(logged: Path) -> None:
+    everything = local(logged, "logs").stdout
+    assert "a line of functions" in everything
+    assert "a line of access" in everything
+
+    assert local(logged, "logs", "access").stdout == "a line of access\n"
+
+
+def test_a_log_that_is_not_there_is_told_which_are(logged: Path) -> None:
+    called = local(logged, "logs", "nonsense")
+
+    assert (called.returncode, called.stdout) == (1, "")
+    assert "there are: functions, access" in called.stderr
