@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from localcloud import programs
 from localcloud.aws import SETTINGS, Caller
 from localcloud.layout import CHECKOUT
+from operations.cloud import api_address
 
 STAGE = "local"
 STACK = f"registry-trust-{STAGE}"
@@ -53,11 +53,5 @@ def outputs(operator: Caller) -> dict[str, str]:
 
 
 def api_url(stack_outputs: Mapping[str, str], gateway_port: int) -> str:
-    """The API's address here, without a slash at its end.
-
-    The stack's output names the address on AWS, https://ID.execute-api.REGION.amazonaws.com/v1/;
-    the emulator answers at the same id below execute-api.localhost.
-    """
-    there = urlsplit(stack_outputs["ApiUrl"])
-    api_id = (there.hostname or "").partition(".")[0]
-    return f"http://{api_id}.execute-api.localhost:{gateway_port}{there.path.rstrip('/')}"
+    """The API's address here, without a slash at its end."""
+    return api_address(stack_outputs["ApiUrl"], f"http://127.0.0.1:{gateway_port}")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -21,6 +22,20 @@ def session() -> boto3.Session:
     if found.region_name is None:
         raise CommandError("no region: set AWS_REGION, or a region in your AWS profile")
     return found
+
+
+def api_address(on_aws: str, endpoint: str) -> str:
+    """Where the API of a stack answers, without a slash at its end.
+
+    on_aws: the stack's output, https://ID.execute-api.REGION.amazonaws.com/v1/. endpoint: as in
+    AWS_ENDPOINT_URL, or empty. An emulator, which is where plain HTTP leads, answers at the same id
+    below execute-api.localhost.
+    """
+    there, here = urlsplit(on_aws.rstrip("/")), urlsplit(endpoint)
+    if here.scheme != "http":
+        return there.geturl()
+    api_id = (there.hostname or "").partition(".")[0]
+    return f"http://{api_id}.execute-api.localhost:{here.port or 80}{there.path}"
 
 
 def error_code(error: ClientError) -> str:

@@ -93,6 +93,7 @@ def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> N
 
 
 def _print_next(stage: str, region: str, outputs: dict[str, str]) -> None:
+    api_url = cloud.api_address(outputs["ApiUrl"], os.environ.get("AWS_ENDPOINT_URL", ""))
     print(
         f"""
 deployed. What next:
@@ -101,7 +102,7 @@ deployed. What next:
                   to those who need certificates (admins: {outputs["AdminPolicyArn"]})
   the registry    run it under the instance profile {outputs["RegistryHostInstanceProfileName"]},
                   its images in s3://{outputs["RegistryBucket"]}
-  a certificate   export AWS_REGION={region} API_URL={outputs["ApiUrl"].rstrip("/")}
+  a certificate   export AWS_REGION={region} API_URL={api_url}
                   and then as README says under "Get a certificate"
   the CAs         scripts/ca show --stage {stage}"""
     )

@@ -15,6 +15,7 @@ from localcloud import deployment, ports
 from localcloud.environment import as_shell
 from localcloud.layout import read_json, write_private
 from operations import packaging
+from operations.cloud import api_address
 
 
 def listening() -> socket.socket:
@@ -73,6 +74,13 @@ def test_the_apis_address_here_has_the_id_and_stage_of_the_one_on_aws() -> None:
     there = {"ApiUrl": "https://abc123.execute-api.us-east-1.amazonaws.com/v1/"}
 
     assert deployment.api_url(there, 4600) == "http://abc123.execute-api.localhost:4600/v1"
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://vpce-1.execute-api.example"])
+def test_the_apis_address_on_aws_is_the_stacks_own(endpoint: str) -> None:
+    there = "https://abc123.execute-api.us-east-1.amazonaws.com/v1/"
+
+    assert api_address(there, endpoint) == there.rstrip("/")
 
 
 def test_the_stack_is_deployed_again_only_when_what_it_is_made_of_has_changed(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from localcloud.demo.story import Outcome
 from localcloud.demo.telling import CHAPTERS
+from localcloud.processes import until
 
 # As the demo shows a command: its first line after a $, the others indented below it.
 COMMAND = re.compile(r"^   \$ (.+\n(?:     .*\n)*)", re.MULTILINE)
@@ -55,3 +56,20 @@ def test_the_commands_it_shows_work_one_after_the_other_in_one_shell(cloud, tmp_
 
     for step, seen in zip(steps, in_one_shell(cloud, commands, tmp_path), strict=True):
         assert step.see(seen), (step.title, seen)
+
+
+def test_who_did_what_is_in_the_logs_of_the_functions_and_of_nginx(cloud):
+    assert cloud.run("scripts/local", "demo").returncode == 0
+
+    def told(log, *texts):
+        shown = cloud.run("scripts/local", "logs", log).stdout.splitlines()
+        return any(all(text in line for text in texts) for line in shown)
+
+    assert until(lambda: told("functions", '"audit": true', "revoke_certificate", "granted"), 10)
+    assert told("access", '"name":"dev"', '"path":"/v2/"')
+
+
+def test_what_the_deployment_says_of_the_apis_address_is_where_it_answers(cloud):
+    shown = cloud.run("scripts/local", "logs", "deploy").stdout
+
+    assert f" API_URL={cloud.variables['API_URL']}\n" in shown
