@@ -146,6 +146,8 @@ class CertificateRecord:
     slot: which of its owner's quota slots it occupies while active; None outside the quota.
     issued_by: the admin who had it issued; None: its owner asked. As revoked_by an ARN.
     renews, superseded_by: serials of its predecessor and successor.
+    line: the serial of the first that it descends from by renewal; None: it renews none.
+    granted_days: the lifetime that the admin gave; for what is renewed of it, too.
     """
 
     serial: str
@@ -164,6 +166,8 @@ class CertificateRecord:
     issued_by: str | None = None
     renews: str | None = None
     superseded_by: str | None = None
+    line: str | None = None
+    granted_days: int | None = None
     revoked_at: datetime | None = None
     revocation_reason: RevocationReason | None = None
     revoked_by: str | None = None

@@ -112,7 +112,7 @@ def grant_successor(
     default, maximum = limits.default_days, limits.maximum_days
     if old.issued_by is not None:
         _refuse_ended_grant(old, now)
-        default = maximum = _days_given(old)
+        default = maximum = min(old.granted_days or maximum, limits.admin_maximum_days)
     if old.issued_by is None or caller.instance_id is not None:
         allowed = _access(old.access, caller, instance, limits)
         if allowed is not old.access:
@@ -134,32 +134,15 @@ def _refuse_ended_grant(old: CertificateRecord, now: datetime) -> None:
         )
 
 
-def _days_given(old: CertificateRecord) -> int:
-    lifetime = old.validity.not_after - old.validity.not_before - BACKDATE
-    return max(1, lifetime.days)
-
-
 def refuse_second_successor(
     old: CertificateRecord, successor: CertificateRecord | None, now: datetime
 ) -> None:
-    """Raises Conflict if *old* may not be renewed for what became of its last successor.
-
-    One certificate has one successor at a time. An admin's grant ends once a successor of it is
-    taken back by another than its owner.
-    """
-    if successor is None:
-        return
-    if successor.status(now) is Status.ACTIVE:
+    """Raises Conflict while the last successor of *old* is active: it has one at a time."""
+    if successor is not None and successor.status(now) is Status.ACTIVE:
         raise Conflict(
             "already_renewed",
             f"it was renewed: {successor.serial} is its successor; renew that one, or fetch its "
             "bundle",
-        )
-    if old.issued_by is not None and successor.revoked_by not in (None, old.owner):
-        raise Conflict(
-            "grant_ended",
-            f"an admin had this certificate issued, and its successor {successor.serial} was "
-            "revoked; ask an admin",
         )
 
 

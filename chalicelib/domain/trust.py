@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 
 from chalicelib.errors import Misconfigured
 
-# The document comes last: who reads it finds the files it speaks of already there.
+# In the order of writing. The lists come first: they alone differ each time, so of those that
+# publish at once all but one are stopped there, before they have written anything. The document
+# comes last: who reads it finds the files it speaks of already there.
 TRUST_DOCUMENT = "trust/trust.json"
-TRUST_KEYS = ("trust/ca.crt", "trust/client-ca.crt", "trust/client-ca.crl", TRUST_DOCUMENT)
+TRUST_KEYS = ("trust/client-ca.crl", "trust/ca.crt", "trust/client-ca.crt", TRUST_DOCUMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Trust:
     def objects(self) -> dict[str, bytes]:
         """What the config bucket holds of it: object key to content, in the order of TRUST_KEYS."""
         document = json.dumps(self.to_json(), indent=1)
-        texts = (self.ca_bundle, self.client_ca, self.crl, document)
+        texts = (self.crl, self.ca_bundle, self.client_ca, document)
         return {key: text.encode() for key, text in zip(TRUST_KEYS, texts, strict=True)}
 
 

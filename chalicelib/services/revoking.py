@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 from chalicelib.domain.model import Caller, CertificateRecord, KeyUse, RevocationReason, Status
 from chalicelib.domain.ownership import existing, owned
@@ -22,10 +22,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
 
-# How many renewals to follow, back and forth. What is further off has ended, or was renewed in
-# great haste.
-_LONGEST_LINE = 100
-
 
 class Records(Protocol):
     """Where certificates are recorded."""
@@ -39,6 +35,9 @@ class Revocations(Protocol):
 
     def use_of_key(self, record: CertificateRecord, now: datetime) -> KeyUse:
         """What the record's key is certified for at *now*."""
+
+    def standing_in_line(self, record: CertificateRecord, now: datetime) -> Sequence[str]:
+        """Serials of those that descend from the same first certificate and stand at *now*."""
 
     def revoke(
         self,
@@ -118,21 +117,12 @@ class Revoking:
         fallen: list[CertificateRecord] = []
         for _ in range(ATTEMPTS):
             try:
-                marked = self._mark(record, order, fallen)
+                record = self._mark(record, order, fallen)
+                if not self._grew(record, order):
+                    return self._publish(record, fallen)
             except Contended:
-                record = self._reread(record)
-                continue
-            record = self._reread(record)
-            if not self._grew(record, order):
-                return self._publish(marked, fallen)
+                record = self.records.get(record.serial) or record
         raise DependencyFailed("busy", "too many requests at once; ask again")
-
-    def _reread(self, record: CertificateRecord) -> CertificateRecord:
-        return self.records.get(record.serial) or record
-
-    def _grew(self, record: CertificateRecord, order: _Order) -> bool:
-        """Whether it was renewed just before it was marked, so that its line has more by now."""
-        return any(each.status(self.now()) is Status.ACTIVE for each in self._line(record, order))
 
     def _mark(
         self, record: CertificateRecord, order: _Order, fallen: list[CertificateRecord]
@@ -148,48 +138,58 @@ class Revoking:
         use, siblings = None, []
         if reason is not RevocationReason.SUPERSEDED:
             use = self.revocations.use_of_key(record, now)
-            siblings = list(self._siblings(record, use))
-        falling = falls_with(record, siblings, self._line(record, order), reason)
+            siblings = list(self._found(use.serials, record))
+        falling = falls_with(record, siblings, self._line(record, order, now), reason)
+        gone = {record.serial, *(each.serial for each in falling)}
         for each in falling:
             if each.status(now) is Status.ACTIVE:
-                fallen.append(self._mark_one(each, order, None))
-        if record.revoked_at is not None:
-            return record
+                fallen.append(self._mark_one(each, order, self._retired_with(each, record, gone)))
         retires = retires_key(reason, siblings, falling, now)
-        return self._mark_one(record, order, use if retires else None)
+        if record.revoked_at is None:
+            return self._mark_one(record, order, use if retires else None)
+        if retires and use is not None and use.version is not None:
+            self.revocations.retire_key(record, now)
+        return record
 
-    def _siblings(self, record: CertificateRecord, use: KeyUse) -> Iterator[CertificateRecord]:
-        """The other certificates of its key that stand."""
-        for serial in use.serials:
-            sibling = None if serial == record.serial else self._found(serial)
-            if sibling is not None:
-                yield sibling
+    def _retired_with(
+        self, fallen: CertificateRecord, record: CertificateRecord, gone: Collection[str]
+    ) -> KeyUse | None:
+        """The key of one that falls is refused, too, if no other certificate of it stands."""
+        if fallen.key_id == record.key_id:
+            return None  # which the record's own revocation sees to
+        use = self.revocations.use_of_key(fallen, self.now())
+        return use if set(use.serials) <= set(gone) else None
 
-    def _line(self, record: CertificateRecord, order: _Order) -> Sequence[CertificateRecord]:
+    def _grew(self, record: CertificateRecord, order: _Order) -> bool:
+        """Whether something was renewed just before it was marked, so that the line has more now.
+
+        If that cannot be seen the record's revocation stands, and is published all the same.
+        """
+        try:
+            now = self.now()
+            return any(each.status(now) is Status.ACTIVE for each in self._line(record, order, now))
+        except DependencyFailed:
+            log.error("whether %s was renewed meanwhile could not be seen", record.serial)
+            return False
+
+    def _line(
+        self, record: CertificateRecord, order: _Order, now: datetime
+    ) -> Sequence[CertificateRecord]:
         """What it stands in line with, if that goes too."""
         if not order.whole_line:
             return ()
-        return [*self._along(record, "renews"), *self._along(record, "superseded_by")]
+        return list(self._found(self.revocations.standing_in_line(record, now), record))
 
-    def _along(
-        self, record: CertificateRecord, link: Literal["renews", "superseded_by"]
-    ) -> Iterator[CertificateRecord]:
-        """Its predecessors or its successors, as far as matters."""
-        for _ in range(_LONGEST_LINE):
-            serial = record.renews if link == "renews" else record.superseded_by
-            found = None if serial is None else self._found(serial)
-            if found is None:
-                return
-            yield found
-            record = found
-
-    def _found(self, serial: str) -> CertificateRecord | None:
-        """A damaged record must not keep others from being revoked."""
-        try:
-            return self.records.get(serial)
-        except Misconfigured as error:
-            log.error("%s, and so not revoked with others: %s", serial, error)
-            return None
+    def _found(self, serials: Iterable[str], but: CertificateRecord) -> Iterator[CertificateRecord]:
+        """Their records. A damaged one must not keep others from being revoked."""
+        for serial in serials:
+            try:
+                found = None if serial == but.serial else self.records.get(serial)
+            except Misconfigured as error:
+                log.error("%s is not revoked with others: %s", serial, error)
+                continue
+            if found is not None:
+                yield found
 
     def _mark_one(
         self, record: CertificateRecord, order: _Order, retire: KeyUse | None

@@ -175,6 +175,14 @@ class MemoryRecords:
         ]
         return KeyUse(self.versions.get(record.key_id), tuple(sorted(standing)))
 
+    def standing_in_line(self, record: CertificateRecord, now: datetime) -> Sequence[str]:
+        first = record.line or record.serial
+        return [
+            each.serial
+            for each in self.by_serial.values()
+            if (each.line or each.serial) == first and each.status(now) is Status.ACTIVE
+        ]
+
     def revoke(
         self,
         record: CertificateRecord,
@@ -438,7 +446,7 @@ class World:
             registry=f"{HOST}:8443",
             registry_address="192.0.2.7",
             now=lambda: self.time,
-            pause=self.pauses.append,
+            pause=self.pause,
         )
 
     @property
@@ -450,6 +458,10 @@ class World:
         """As Instances.facts."""
         assert instance_id, "EC2 is asked about instances alone"
         return self.instances.get(instance_id)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.time += timedelta(seconds=seconds)
 
     def make_key(self, key_type: KeyType) -> PrivateKey:
         self.keys_made += 1

@@ -23,6 +23,7 @@ from chalicelib.domain.model import (
 from chalicelib.errors import (
     AppError,
     Conflict,
+    Contended,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -39,6 +40,7 @@ CSR = csr(ec_key())
 OTHER_CSR = csr(rsa_key(2048))
 PLAIN = RenewRequest()
 REPLACING = RenewRequest(revoke_old=True)
+WHOLE = NOW.replace(microsecond=0)
 
 
 def refused(kind: type[AppError], ask: Callable[[], object]) -> str:
@@ -152,6 +154,16 @@ class TestReplacing:
         old = world.issuing.issue(IssueRequest(), ANN).record
         new = world.issuing.renew(old.serial, REPLACING, ANN).record
         assert set(world.bundles.stored) == {new.serial}
+
+    def test_a_bucket_that_hangs_is_not_asked_twice(self, world: World) -> None:
+        """Each time takes 17 seconds, and the caller waits for 29: the answer has the key."""
+        old = world.issuing.issue(IssueRequest(), ANN).record
+        world.bundles.fails = True
+        world.bundles.before_publish = lambda _: pytest.fail("it was")
+        issued = world.issuing.renew(old.serial, REPLACING, ANN)
+        assert (issued.link, issued.crl_pending) == (None, True)
+        assert issued.bundle.private_key is not None
+        assert world.records.unpublished == [old.serial]
 
     def test_a_failed_publication_is_told_and_costs_nobody_the_certificate(
         self, world: World
@@ -290,6 +302,22 @@ class TestTheSameRequestAgain:
         )
         assert refused(Conflict, ask) == "idempotency_key_reused"
 
+    @pytest.mark.parametrize("revoke_old", [False, True])
+    def test_gives_it_also_when_its_twin_gets_there_first(
+        self, world: World, revoke_old: bool
+    ) -> None:
+        asked = replace(self.ASKED, revoke_old=revoke_old)
+        old = world.issuing.issue(IssueRequest(csr_pem=CSR), ANN).record
+        twins: list[CertificateRecord] = []
+
+        def twin(_: CertificateRecord) -> None:
+            world.records.before_add = lambda _: None
+            twins.append(world.issuing.renew(old.serial, asked, ANN).record)
+            raise Contended("busy", "ask again")
+
+        world.records.before_add = twin
+        assert [world.issuing.renew(old.serial, asked, ANN).record] == twins
+
     def test_it_is_published_if_the_first_time_did_not_get_there(self, world: World) -> None:
         asked = replace(self.ASKED, revoke_old=True)
         old = world.issuing.issue(IssueRequest(), ANN).record
@@ -357,15 +385,47 @@ class TestForAService:
         ask = lambda: world.issuing.renew(old.serial, PLAIN, ANN)  # noqa: E731
         assert refused(Conflict, ask) == "grant_ended"
 
-    def test_once_an_admin_took_its_successor_back_it_is_renewed_no_more(
-        self, world: World
+    def test_an_admin_who_takes_it_back_takes_every_branch_of_it(self, world: World) -> None:
+        """A has two successors, since the first was revoked when the second was made; the first
+        one's own successor stands."""
+        world.limits = replace(world.limits, certificates_per_owner=9)
+        first = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
+        second = world.issuing.renew(first.serial, PLAIN, ANN).record
+        branch = world.issuing.renew(second.serial, PLAIN, ANN).record
+        world.revoking.revoke(second.serial, RevocationReason.UNSPECIFIED, ANN)
+        third = world.issuing.renew(first.serial, PLAIN, ANN).record
+        for taken in (first, branch, third):
+            done = world.revoking.revoke_any(taken.serial, RevocationReason.UNSPECIFIED, ADMIN)
+            assert not done.crl_pending
+        assert world.records.standing_in_line(first, world.time) == []
+        for serial in (first.serial, branch.serial, third.serial):
+            ask = lambda serial=serial: world.issuing.renew(serial, PLAIN, ANN)  # noqa: E731
+            assert refused(Conflict, ask) == "certificate_revoked"
+
+    @pytest.mark.parametrize("renewals", [1, 120])
+    def test_however_often_it_was_renewed_taking_it_back_takes_the_newest(
+        self, world: World, renewals: int
     ) -> None:
-        """Not even where that left it standing: a line longer than is followed, a lost race."""
-        old = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
-        new = world.issuing.renew(old.serial, PLAIN, ANN).record
-        world.revoking.revoke_any(new.serial, RevocationReason.SUPERSEDED, ADMIN)
-        ask = lambda: world.issuing.renew(old.serial, PLAIN, ANN)  # noqa: E731
-        assert refused(Conflict, ask) == "grant_ended"
+        first = world.issuing.issue_named(NamedRequest("ci", ANN.arn, IssueRequest()), ADMIN).record
+        newest = first
+        for _ in range(renewals):
+            newest = world.issuing.renew(newest.serial, REPLACING, ANN).record
+        done = world.revoking.revoke_any(first.serial, RevocationReason.UNSPECIFIED, ADMIN)
+        assert done.also_revoked == (newest.serial,)
+
+    def test_a_short_renewal_costs_nothing_of_what_the_admin_gave(self, world: World) -> None:
+        named = NamedRequest("ci", ANN.arn, IssueRequest(days=300))
+        first = world.issuing.issue_named(named, ADMIN).record
+        short = world.issuing.renew(first.serial, RenewRequest(days=1, revoke_old=True), ANN).record
+        again = world.issuing.renew(short.serial, RenewRequest(days=300), ANN).record
+        assert again.validity.not_after == WHOLE + 300 * DAY
+
+    def test_what_admins_may_give_by_now_binds_what_was_given_before(self, world: World) -> None:
+        named = NamedRequest("ci", ANN.arn, IssueRequest(days=700))
+        old = world.issuing.issue_named(named, ADMIN).record
+        world.limits = replace(world.limits, admin_maximum_days=30)
+        ask = lambda: world.issuing.renew(old.serial, RenewRequest(days=31), ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "days_out_of_range"
 
     def test_once_its_owner_took_the_successor_back_it_is(self, world: World) -> None:
         """Whose key got lost on the way, say."""

@@ -18,7 +18,7 @@ from chalicelib.domain.model import (
 from chalicelib.errors import AppError, Conflict, DependencyFailed, InvalidRequest, NotFound
 from chalicelib.services.revoking import Revoked
 from tests.unit.authorities import DAY, NOW, client_ca
-from tests.unit.signing_requests import csr, ec_key
+from tests.unit.signing_requests import csr, ec_key, rsa_key
 from tests.unit.stand_ins import World
 
 ANN = Caller("arn:aws:iam::123456789012:user/ann", "ann")
@@ -290,6 +290,15 @@ class TestTheKey:
         assert revoke(world, third).also_revoked == (first.serial,)
         assert any(second.serial in line for line in caplog.messages)
 
+    def test_a_key_without_any_certificate_left_is_refused_however_that_came(
+        self, world: World
+    ) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        revoke(world, record, SUPERSEDED)
+        revoke(world, record, UNSPECIFIED)
+        ask = lambda: world.issuing.issue(OWN_KEY, ANN)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "key_revoked"
+
 
 class TestALine:
     """A certificate, what it renews and what renews it, each with a key of its own."""
@@ -310,6 +319,31 @@ class TestALine:
         others = {each.serial for each in records} - {records[which].serial}
         assert set(done.also_revoked) == others
         assert statuses(world, *records) == [Status.REVOKED] * 3
+
+    def test_the_keys_of_all_that_falls_are_refused(self, world: World) -> None:
+        first = world.issuing.issue(OWN_KEY, ANN).record
+        other_key = RenewRequest(csr_pem=csr(rsa_key(2048)), revoke_old=True)
+        world.issuing.renew(first.serial, other_key, ANN)
+        world.revoking.revoke_any(first.serial, UNSPECIFIED, ADMIN)
+        for pem in (CSR, csr(rsa_key(2048))):
+            ask = lambda pem=pem: world.issuing.issue(IssueRequest(csr_pem=pem), ANN)  # noqa: E731
+            assert refused(InvalidRequest, ask) == "key_revoked"
+
+    def test_a_table_that_fails_after_the_revocation_does_not_keep_it_from_the_list(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = world.issuing.issue(OWN_KEY, ANN).record
+        looks: list[str] = []
+
+        def fails_later(*_: object) -> list[str]:
+            looks.append("")
+            if len(looks) > 1:
+                raise DependencyFailed("table_unreadable", "the table did not answer")
+            return []
+
+        monkeypatch.setattr(world.records, "standing_in_line", fails_later)
+        done = world.revoking.revoke_any(record.serial, UNSPECIFIED, ADMIN)
+        assert done.crl_number is not None
 
     def test_a_renewal_at_the_last_moment_does_not_get_away(self, world: World) -> None:
         records = self.line(world)

@@ -72,9 +72,9 @@ def test_a_document_whose_number_is_none_is_refused() -> None:
 def test_the_bucket_gets_each_part_and_the_document_last() -> None:
     objects = TRUST.objects()
     assert list(objects) == [
+        "trust/client-ca.crl",
         "trust/ca.crt",
         "trust/client-ca.crt",
-        "trust/client-ca.crl",
         "trust/trust.json",
     ]
     assert objects["trust/ca.crt"] == b"server CAs\n"

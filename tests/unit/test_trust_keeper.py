@@ -14,7 +14,7 @@ from cryptography import x509
 
 from chalicelib.domain.model import CertificateRecord
 from chalicelib.domain.pki.leaves import certificate_pem
-from chalicelib.domain.trust import Trust
+from chalicelib.domain.trust import PublishedTrust, Trust
 from chalicelib.errors import DependencyFailed, Misconfigured
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
 from tests.unit.certificate_records import record
@@ -139,6 +139,19 @@ class TestOrder:
         world.bundles.whole = False
         world.trust.refresh()
         assert 1 <= sum(world.pauses) <= 3
+
+    def test_it_begins_once_however_slowly_the_bucket_answers(self, world: World) -> None:
+        """Else a publication that was broken off would keep every other from healing it."""
+        world.trust.refresh()
+        world.bundles.whole = False
+        look = world.bundles.published_trust
+
+        def slowly() -> PublishedTrust:
+            world.time += 15 * SECOND
+            return look()
+
+        world.bundles.published_trust = slowly  # type: ignore[method-assign]
+        assert world.trust.refresh().crl_number == 2
 
     def test_it_gives_up_while_there_is_time_to_say_so(self, world: World) -> None:
         """API Gateway waits for 29 seconds, and then nobody is told what was done."""

@@ -20,6 +20,7 @@ from chalicelib.adapters.store.items import (
     item_of,
     key_item,
     owner_key,
+    place_item,
     record_of,
     request_key,
     slot_item,
@@ -180,6 +181,9 @@ def _succeed(
         actions += mark_revoked(now, reason, record.owner)  # nobody else renews
         if old.status(now) is Status.ACTIVE:
             list_as_revoked(transaction, old, now, reason)
+    else:
+        transaction.put("old place", place_item(old))  # it may be the first that is renewed
+    transaction.put("place", place_item(record))
     transaction.update("predecessor", CertificateItem(old.serial), actions, unchanged)
 
 

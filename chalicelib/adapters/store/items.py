@@ -73,12 +73,14 @@ class CertificateItem(Model):
     issuer_id = UnicodeAttribute()
     key_id = UnicodeAttribute()
     made_key = BooleanAttribute()
-    label = UnicodeAttribute()
+    label = UnicodeAttribute(null=True)
     slot = NumberAttribute(null=True)
     certificate = UnicodeAttribute()  # PEM
     issued_by = UnicodeAttribute(null=True)
     renews = UnicodeAttribute(null=True)
     superseded_by = UnicodeAttribute(null=True)
+    line = UnicodeAttribute(null=True)
+    granted_days = NumberAttribute(null=True)
     revoked_at = UTCDateTimeAttribute(null=True)
     revocation_reason = UnicodeAttribute(null=True)
     revoked_by = UnicodeAttribute(null=True)
@@ -88,7 +90,7 @@ class CertificateItem(Model):
     by_expiry = ByExpiry()
 
 
-# What the sort keys of a key's certificates begin with; "key" itself comes after them.
+# What the sort keys of a key's and a line's certificates begin with; "key" comes after them.
 USES = "cert#"
 
 
@@ -99,6 +101,7 @@ class StateItem(Model):
     owner#ARN / request#SHA256-OF-IDEMPOTENCY-KEY: serial, digest, expires_at
     key#KEY-ID / key: owner, number (of times it was certified), revoked_at
     key#KEY-ID / cert#NOT-AFTER#SERIAL: expires_at; of each certificate of it that stands
+    line#FIRST-SERIAL / cert#NOT-AFTER#SERIAL: the same, of those that descend from it by renewal
     revoked#ISSUER-ID / NOT-AFTER#SERIAL: serial, revoked_at, reason, expires_at
     crl-pending / SERIAL: nothing more; there until a published CRL lists it
     crl / number: number
@@ -155,6 +158,17 @@ def use_item(record: CertificateRecord) -> StateItem:
     return StateItem(f"key#{record.key_id}", key, expires_at=record.validity.not_after)
 
 
+def line_of(record: CertificateRecord) -> str:
+    """The partition of those that it stands in line with, and of itself once it is renewed."""
+    return f"line#{record.line or record.serial}"
+
+
+def place_item(record: CertificateRecord) -> StateItem:
+    """That the record stands in its line, until it ends or is revoked."""
+    key = f"{USES}{expiry_key(record)}"
+    return StateItem(line_of(record), key, expires_at=record.validity.not_after)
+
+
 def item_of(record: CertificateRecord) -> CertificateItem:
     """The item that keeps *record*."""
     return CertificateItem(
@@ -178,11 +192,16 @@ def item_of(record: CertificateRecord) -> CertificateItem:
         certificate=record.certificate_pem,
         issued_by=record.issued_by,
         renews=record.renews,
+        line=record.line,
+        granted_days=record.granted_days,
     )
 
 
 def record_of(item: CertificateItem) -> CertificateRecord:
-    """The record that *item* keeps."""
+    """The record that *item* keeps. Raises ValueError for an item that lacks something."""
+    for name, attribute in CertificateItem.get_attributes().items():
+        if not attribute.null and getattr(item, name) is None:
+            raise ValueError(f"there is no {name}")
     return CertificateRecord(
         serial=item.serial,
         owner=item.owner,
@@ -194,12 +213,14 @@ def record_of(item: CertificateItem) -> CertificateRecord:
         issuer_id=item.issuer_id,
         key_id=item.key_id,
         made_key=item.made_key,
-        label=item.label,
+        label=item.label or "",
         slot=None if item.slot is None else int(item.slot),
         certificate_pem=item.certificate,
         issued_by=item.issued_by,
         renews=item.renews,
         superseded_by=item.superseded_by,
+        line=item.line,
+        granted_days=None if item.granted_days is None else int(item.granted_days),
         revoked_at=item.revoked_at,
         revocation_reason=_reason(item.revocation_reason),
         revoked_by=item.revoked_by,

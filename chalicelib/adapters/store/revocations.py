@@ -14,6 +14,8 @@ from chalicelib.adapters.store.items import (
     StateItem,
     expiry_key,
     key_item,
+    line_of,
+    place_item,
     slot_item,
     use_item,
 )
@@ -82,6 +84,13 @@ class RevocationStore:
         with our_errors():
             key_item(record).update(actions=[_retired(now)])
 
+    def standing_in_line(self, record: CertificateRecord, now: datetime) -> Sequence[str]:
+        """Serials of those that descend from the same first certificate and stand at *now*.
+
+        Raises DependencyFailed.
+        """
+        return self._standing(line_of(record), now)
+
     def use_of_key(self, record: CertificateRecord, now: datetime) -> KeyUse:
         """What the record's key is certified for at *now*. Raises DependencyFailed."""
         key = key_item(record)
@@ -91,11 +100,13 @@ class RevocationStore:
                 version = StateItem.get(key.pk, key.sk, consistent_read=True).number
             except StateItem.DoesNotExist:
                 return KeyUse(None, ())
-        standing = StateItem.sk.between(f"{USES}{stored_time(now)}", f"{USES}~")
-        options = {"range_key_condition": standing, "attributes_to_get": ["sk"]}
-        found = self._items(key.pk, {**options, "consistent_read": True})
-        serials = [item["sk"]["S"].rpartition("#")[2] for item in found]
-        return KeyUse(None if version is None else int(version), tuple(serials))
+        return KeyUse(None if version is None else int(version), tuple(self._standing(key.pk, now)))
+
+    def _standing(self, partition: str, now: datetime) -> Sequence[str]:
+        condition = StateItem.sk.between(f"{USES}{stored_time(now)}", f"{USES}~")
+        options = {"range_key_condition": condition, "attributes_to_get": ["sk"]}
+        found = self._items(partition, {**options, "consistent_read": True})
+        return [item["sk"]["S"].rpartition("#")[2] for item in found]
 
     def revocations(self, issuer_id: str, now: datetime) -> Iterator[Mapping[str, str]]:
         """What *issuer_id*'s list must show at *now*, read consistently, as it was stored.
@@ -176,3 +187,4 @@ def list_as_revoked(
     transaction.put("entry", entry)
     transaction.put("pending", StateItem(_PENDING, record.serial))
     transaction.delete("use", use_item(record))
+    transaction.delete("place", place_item(record))

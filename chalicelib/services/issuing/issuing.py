@@ -55,7 +55,7 @@ class _Order:
 
     key: the same at each call; making one is dear, so it waits until all else is well.
     request: the idempotency key and the digest, with the serial still to come.
-    issued_by: the admin, for whom the owner's quota does not count.
+    issued_by: the admin, for whom the owner's quota does not count. granted_days: as recorded.
     """
 
     grant: Grant
@@ -64,6 +64,7 @@ class _Order:
     now: datetime
     label: str
     issued_by: str | None = None
+    granted_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +97,39 @@ class Issuing:
         """As issue(), for a service, by an admin's word and outside the quota."""
         grant = policy.grant_named(named, caller, self._facts(caller), self.limits)
         order = self._order(grant, named.request, caller)
-        return self._issue(replace(order, issued_by=caller.arn))
+        days = grant.lifetime.days
+        return self._issue(replace(order, issued_by=caller.arn, granted_days=days))
 
     def renew(self, serial: str, request: RenewRequest, caller: Caller) -> Issued:
         """A successor of the caller's own certificate: same name, access and owner.
 
         Raises as issue(), and NotFound; Conflict when it is revoked or has an active successor.
         """
-        now = self.now()
         stored = _stored(caller, request.idempotency_key, request.digest)
-        earlier = self._earlier(stored, now)
+        earlier = self._earlier(stored, self.now())
         if earlier is not None:
-            # The first time may have ended before the predecessor's revocation was published.
-            issued = self._again(earlier, request.digest, now)
-            old = owned(self.records.get(serial), caller)
-            return self._after_revoking(issued, old) if request.revoke_old else issued
+            return self._renewed_before(earlier, serial, request, caller)
+        try:
+            return self._renew(serial, request, caller, stored)
+        except Conflict:
+            # It may be the same request, which got there first, that is in the way.
+            earlier = self._earlier(stored, self.now())
+            if earlier is None:
+                raise
+            return self._renewed_before(earlier, serial, request, caller)
+
+    def _renewed_before(
+        self, earlier: StoredRequest, serial: str, request: RenewRequest, caller: Caller
+    ) -> Issued:
+        """The first time may have ended before the predecessor's revocation was published."""
+        issued = self._again(earlier, request.digest, self.now())
+        old = owned(self.records.get(serial), caller)
+        return self._after_revoking(issued, old) if request.revoke_old else issued
+
+    def _renew(
+        self, serial: str, request: RenewRequest, caller: Caller, stored: StoredRequest | None
+    ) -> Issued:
+        now = self.now()
         old = self._renewable(serial, caller, now)
         facts = self._facts(caller)
         order = _Order(
@@ -120,6 +139,7 @@ class Issuing:
             now=now,
             label=old.label,
             issued_by=old.issued_by,
+            granted_days=old.granted_days,
         )
         issued = self._until_uncontended(
             lambda: self._attempt(
@@ -209,6 +229,7 @@ class Issuing:
         self, order: _Order, key: _LeafKey, slot: int | None, succession: Succession | None
     ) -> CertificateRecord:
         issuer, grant = self.authorities.client(), order.grant
+        old = None if succession is None else succession.old
         end = issuer.certificate.not_valid_after_utc
         validity = policy.validity(order.now, grant.lifetime, end)
         certificate = leaves.sign_client_leaf(
@@ -220,7 +241,9 @@ class Issuing:
             label=order.label,
             slot=slot,
             issued_by=order.issued_by,
-            renews=None if succession is None else succession.old.serial,
+            granted_days=order.granted_days,
+            renews=None if old is None else old.serial,
+            line=None if old is None else old.line or old.serial,
         )
 
     def _earlier(self, request: StoredRequest | None, now: datetime) -> StoredRequest | None:
@@ -251,6 +274,10 @@ class Issuing:
 
     def _after_revoking(self, issued: Issued, old: CertificateRecord) -> Issued:
         """Publish that the predecessor is revoked; should that fail, the schedule does."""
+        if issued.link is None:
+            # The bucket that the bundle could not be stored in would have the caller wait again,
+            # for longer than there is, and the answer holds the one private key.
+            return replace(issued, crl_pending=True)
         try:
             if self.now() <= old.validity.not_after:
                 self.publish_revoked([old])

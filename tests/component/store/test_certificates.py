@@ -227,6 +227,9 @@ class TestRequests:
         ("not_after", {"S": "tomorrow"}, False),
         ("access", {"S": "admin"}, False),
         ("slot", {"S": "one"}, False),
+        *((name, None, False) for name in ("issued_at", "not_before", "not_after", "key_id")),
+        *((name, None, False) for name in ("name", "certificate", "made_key", "issuer_id")),
+        *((name, None, True) for name in ("revocation_reason", "label")),
     ],
 )
 def test_a_damaged_record_is_told_as_such_and_hides_no_other(
@@ -244,7 +247,9 @@ def test_a_damaged_record_is_told_as_such_and_hides_no_other(
     aws.client("dynamodb").update_item(
         TableName="certificates",
         Key={"serial": {"S": damaged.serial}},
-        AttributeUpdates={attribute: {"Action": "PUT", "Value": value}},
+        AttributeUpdates={
+            attribute: {"Action": "PUT", "Value": value} if value else {"Action": "DELETE"}
+        },
     )
     listed = {each.serial for each in listing.page(Selection(owner), 9, None, NOW).records}
     assert listed == ({damaged.serial, other.serial} if readable else {other.serial})

@@ -277,6 +277,27 @@ class TestSuccession:
         assert old is not None
         assert won == [old.superseded_by]
 
+    def test_those_that_stand_in_a_line_are_known_by_its_first(
+        self, store: CertificateStore, revocations: RevocationStore, added: CertificateRecord
+    ) -> None:
+        """However long the line is, and wherever it forks."""
+        assert revocations.standing_in_line(added, NOW) == []
+        second = self.successor(added, line=added.serial)
+        store.add(second, None, NOW, Succession(added, revoke=False))
+        third = self.successor(second, 1, line=added.serial)
+        store.add(third, None, NOW, Succession(second, revoke=True))
+        old = store.get(added.serial)
+        assert old is not None
+        fork = self.successor(old, 2, line=added.serial)
+        store.add(fork, None, NOW, Succession(old, revoke=False))
+        for each in (added, second, third, fork):
+            standing = revocations.standing_in_line(each, NOW)
+            assert set(standing) == {added.serial, third.serial, fork.serial}
+        revocations.revoke(third, REASON, BY, NOW, None)
+        assert set(revocations.standing_in_line(added, NOW)) == {added.serial, fork.serial}
+        late = added.validity.not_after + SECOND
+        assert revocations.standing_in_line(added, late) == []
+
     def test_an_admins_has_no_place_and_takes_none(
         self, store: CertificateStore, owner: str
     ) -> None:
