@@ -175,6 +175,41 @@ def test_json_without_its_content_type_is_told_how(dev):
     assert "application/json" in answer.json["detail"]
 
 
+@pytest.mark.parametrize("path", ["/certs", "/admin/certs", "/certs/diagnose"])
+def test_a_file_that_there_is_not_is_told_of(cloud, path):
+    """curl sends nothing in its place; some versions of it refuse to."""
+    who = cloud.person("ADMIN" if path.startswith("/admin") else "DEV")
+    answer = who.ask("POST", path, "--data-binary", "")
+    assert (answer.status, answer.code) == (400, "empty_body")
+    assert "does the file after @ exist?" in answer.json["detail"]
+
+
+def test_nothing_to_diagnose_is_told_what_to_send(dev):
+    answer = dev.ask("POST", "/certs/diagnose")
+    assert (answer.status, answer.code) == (400, "empty_body")
+    assert "--data-binary @client.cert" in answer.json["detail"]
+
+
+def test_der_is_told_how_to_become_pem(dev, make_csr):
+    lines = make_csr().decode().split("\n")
+    answer = dev.ask("POST", "/certs", body=base64.b64decode("".join(lines[1:-2])))
+    assert (answer.status, answer.code) == (400, "body_not_utf8")
+    assert "openssl req -inform der" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("form", ["alone", "key and CSR", "CSR and key", "JSON"])
+def test_a_private_key_in_place_of_a_csr_is_refused(dev, make_csr, form):
+    command = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    key = subprocess.run(command, capture_output=True, check=True).stdout
+    bodies = {"alone": key, "key and CSR": key + make_csr(), "CSR and key": make_csr() + key}
+    if form == "JSON":
+        answer = dev.post("/certs", {"csr": key.decode()})
+    else:
+        answer = dev.ask("POST", "/certs", body=bodies[form])
+    assert (answer.status, answer.code) == (400, "private_key_sent")
+    assert not [line for line in key.split()[3:-3] if line in answer.body]
+
+
 @pytest.mark.parametrize("path", ["/certs", "/trust"])
 def test_an_unsupported_accept_is_406(dev, path):
     method = "POST" if path == "/certs" else "GET"
