@@ -26,8 +26,8 @@ Texts are UTF-8, times RFC 3339 in UTC to the second, serials lower-case hexadec
 0x. Fields that there are not are refused in bodies, and may be added to answers.
 
 Where there are several forms of an answer, the Accept header chooses; application/json is the
-first. application/gzip has to be the first type that the header names: API Gateway hands it out as
-text otherwise.
+first. application/gzip has to be named alone: beside others API Gateway may hand it out as text, in
+base64.
 
 Problems have the form of RFC 9457, with a `code` that programs may act on, and the `field` that is
 to blame where one is. A request that was answered with 429, 503 or 504 may be made again; with the

@@ -106,6 +106,9 @@ class TestTheDocument:
         named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", schema["description"])) & set(schema["enum"])
         assert named == {"not_recorded", "record_mismatch", "superseded", "pull_only", "revoked"}
 
+    def test_the_archive_is_said_to_be_named_alone(self, told: dict[str, Any]) -> None:
+        assert "application/gzip has to be named alone" in told["info"]["description"]
+
     def test_it_is_made_once_and_not_before_somebody_asks(self) -> None:
         program = (
             "import app; from chalicelib.entrypoints.openapi import description as made; "
