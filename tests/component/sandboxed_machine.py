@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -97,7 +98,13 @@ class Machine:
             *("--", *shell.command, *flags, "-s", "--", *options),
         ]
         return subprocess.run(
-            command, input=script, capture_output=True, text=True, check=False, timeout=60
+            command,
+            input=script,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            preexec_fn=_as_from_a_terminal,  # no thread of ours is about
         )
 
     def _mounts(self, shell: Shell) -> list[str]:
@@ -123,6 +130,12 @@ class Machine:
             if not (directory / name).is_symlink():
                 (directory / name).symlink_to(shutil.which(name) or name)
         return directory
+
+
+def _as_from_a_terminal() -> None:
+    """What was ignored when a shell began it cannot trap; under nohup that is a hang-up."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 Snapshot = dict[str, tuple[int, ...]]

@@ -47,7 +47,7 @@ def test_grants_and_refusals_are_found_in_the_log_and_no_secret_with_them(dev, l
         [
             ("issue_certificate", "granted", None),
             ("get_bundle", "granted", None),
-            ("issue_certificate", "refused", "csr_not_pem"),
+            ("issue_certificate", "refused", "private_key_sent"),
             ("diagnose_certificate", "refused", "private_key_sent"),
             ("issue_certificate", "refused", "bad_idempotency_key"),
             ("revoke_certificate", "refused", "certificate_not_found"),
