@@ -6,7 +6,6 @@ import io
 import logging
 import tarfile
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -40,6 +39,7 @@ from chalicelib.errors import (
 from chalicelib.services.issuing import Issued
 from chalicelib.services.issuing.issuing import ATTEMPTS
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
+from tests.unit.refusals import refused
 from tests.unit.signing_requests import csr, ec_key
 from tests.unit.stand_ins import Crash, FixedAuthorities, World
 
@@ -55,12 +55,6 @@ WHOLE = NOW.replace(microsecond=0)
 
 def certificate(issued: Issued) -> x509.Certificate:
     return x509.load_pem_x509_certificate(issued.record.certificate_pem.encode())
-
-
-def refused(kind: type[AppError], ask: Callable[[], object]) -> str:
-    with pytest.raises(kind) as caught:
-        ask()
-    return caught.value.code
 
 
 class TestWhatIsIssued:

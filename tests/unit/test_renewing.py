@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -30,6 +29,7 @@ from chalicelib.errors import (
     QuotaExceeded,
 )
 from tests.unit.authorities import DAY, NOW, SECOND, client_ca
+from tests.unit.refusals import refused
 from tests.unit.signing_requests import csr, ec_key, rsa_key
 from tests.unit.stand_ins import World
 
@@ -41,12 +41,6 @@ OTHER_CSR = csr(rsa_key(2048))
 PLAIN = RenewRequest()
 REPLACING = RenewRequest(revoke_old=True)
 WHOLE = NOW.replace(microsecond=0)
-
-
-def refused(kind: type[AppError], ask: Callable[[], object]) -> str:
-    with pytest.raises(kind) as caught:
-        ask()
-    return caught.value.code
 
 
 def key_of(record: CertificateRecord) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,9 +14,10 @@ from chalicelib.domain.model import (
     RevocationReason,
     Status,
 )
-from chalicelib.errors import AppError, Conflict, DependencyFailed, InvalidRequest, NotFound
+from chalicelib.errors import Conflict, DependencyFailed, InvalidRequest, NotFound
 from chalicelib.services.revoking import Revoked
 from tests.unit.authorities import DAY, NOW, client_ca
+from tests.unit.refusals import refused
 from tests.unit.signing_requests import csr, ec_key, rsa_key
 from tests.unit.stand_ins import World
 
@@ -29,12 +29,6 @@ OWN_KEY = IssueRequest(csr_pem=CSR)
 UNSPECIFIED = RevocationReason.UNSPECIFIED
 SUPERSEDED = RevocationReason.SUPERSEDED
 COMPROMISED = RevocationReason.KEY_COMPROMISE
-
-
-def refused(kind: type[AppError], ask: Callable[[], object]) -> str:
-    with pytest.raises(kind) as caught:
-        ask()
-    return caught.value.code
 
 
 def revoke(
