@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -93,9 +93,9 @@ class Revoking:
     now: Callable[[], datetime]
 
     def revoke(self, serial: str, reason: RevocationReason, caller: Caller) -> Revoked:
-        """Revoke the caller's own certificate; again changes nothing.
+        """Revoke the caller's own certificate; again changes nothing about it.
 
-        With it go others, as falls_with() says.
+        With it go others, as falls_with() says, also if it was revoked before.
         Raises NotFound, also for anybody else's; Conflict for the registry's own; DependencyFailed.
         """
         record = owned(self.records.get(serial), caller)
@@ -133,7 +133,8 @@ class Revoking:
         asked for again.
         """
         now, reason = self.now(), order.reason
-        if record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE:
+        retired = record.revoked_at is not None and reason is RevocationReason.KEY_COMPROMISE
+        if retired:
             self.revocations.retire_key(record, now)  # before looking: no sibling comes after it
         use, siblings = None, []
         if reason is not RevocationReason.SUPERSEDED:
@@ -147,18 +148,18 @@ class Revoking:
         retires = retires_key(reason, siblings, falling, now)
         if record.revoked_at is None:
             return self._mark_one(record, order, use if retires else None)
-        if retires and use is not None and use.version is not None:
+        if retires and not retired and use is not None and use.version is not None:
             self.revocations.retire_key(record, now)
         return record
 
     def _retired_with(
-        self, fallen: CertificateRecord, record: CertificateRecord, gone: Collection[str]
+        self, fallen: CertificateRecord, record: CertificateRecord, gone: Set[str]
     ) -> KeyUse | None:
         """The key of one that falls is refused, too, if no other certificate of it stands."""
         if fallen.key_id == record.key_id:
             return None  # which the record's own revocation sees to
         use = self.revocations.use_of_key(fallen, self.now())
-        return use if set(use.serials) <= set(gone) else None
+        return use if gone >= set(use.serials) else None
 
     def _grew(self, record: CertificateRecord, order: _Order) -> bool:
         """Whether something was renewed just before it was marked, so that the line has more now.

@@ -11,18 +11,6 @@ from chalicelib.adapters.store.items import CertificateItem, record_of
 from chalicelib.domain.model import CertificateRecord
 from chalicelib.errors import InvalidRequest
 
-# What events are made of; pynamodb reads an item that lacks one without a word.
-REQUIRED = (
-    "serial",
-    "owner",
-    "name",
-    "issuer_id",
-    "fingerprint_sha256",
-    "issued_at",
-    "not_before",
-    "not_after",
-)
-
 
 def record_in(image: Mapping[str, Any]) -> CertificateRecord:
     """The record that the item kept when the image was taken.
@@ -33,10 +21,6 @@ def record_in(image: Mapping[str, Any]) -> CertificateRecord:
     item = CertificateItem()
     try:
         item.from_dynamodb_dict(dict(image))
-        record = record_of(item)
+        return record_of(item)
     except (AttributeDeserializationError, TypeError, ValueError) as error:
         raise InvalidRequest("malformed_image", f"an attribute is malformed: {error}") from error
-    missing = [name for name in REQUIRED if getattr(item, name) is None]
-    if missing:
-        raise InvalidRequest("malformed_image", f"there is no {missing[0]}", field=missing[0])
-    return record

@@ -154,8 +154,7 @@ def key_item(record: CertificateRecord) -> StateItem:
 
 def use_item(record: CertificateRecord) -> StateItem:
     """That the record's public key is certified in it, until it ends or is revoked."""
-    key = f"{USES}{expiry_key(record)}"
-    return StateItem(f"key#{record.key_id}", key, expires_at=record.validity.not_after)
+    return _standing(key_item(record).pk, record)
 
 
 def line_of(record: CertificateRecord) -> str:
@@ -165,8 +164,13 @@ def line_of(record: CertificateRecord) -> str:
 
 def place_item(record: CertificateRecord) -> StateItem:
     """That the record stands in its line, until it ends or is revoked."""
+    return _standing(line_of(record), record)
+
+
+def _standing(partition: str, record: CertificateRecord) -> StateItem:
+    """One of the partition's items that say which of its certificates stand."""
     key = f"{USES}{expiry_key(record)}"
-    return StateItem(line_of(record), key, expires_at=record.validity.not_after)
+    return StateItem(partition, key, expires_at=record.validity.not_after)
 
 
 def item_of(record: CertificateRecord) -> CertificateItem:
@@ -229,9 +233,10 @@ def record_of(item: CertificateItem) -> CertificateRecord:
 
 def _reason(stored: str | None) -> RevocationReason | None:
     """A certificate that is revoked stays so, whatever became of the reason."""
-    if stored is None or stored in set(RevocationReason):
-        return None if stored is None else RevocationReason(stored)
-    return RevocationReason.UNSPECIFIED
+    if stored is None:
+        return None
+    known = stored in set(RevocationReason)
+    return RevocationReason(stored) if known else RevocationReason.UNSPECIFIED
 
 
 def has_expired(item: StateItem, now: datetime) -> bool:

@@ -91,14 +91,14 @@ class Issuing:
         Raises InvalidRequest, Forbidden, QuotaExceeded, Conflict, DependencyFailed.
         """
         grant = policy.grant(request, caller, self._facts(caller), self.limits)
-        return self._issue(self._order(grant, request, caller))
+        return self._until_uncontended(self._order(grant, request, caller))
 
     def issue_named(self, named: NamedRequest, caller: Caller) -> Issued:
         """As issue(), for a service, by an admin's word and outside the quota."""
         grant = policy.grant_named(named, caller, self._facts(caller), self.limits)
         order = self._order(grant, named.request, caller)
         days = grant.lifetime.days
-        return self._issue(replace(order, issued_by=caller.arn, granted_days=days))
+        return self._until_uncontended(replace(order, issued_by=caller.arn, granted_days=days))
 
     def renew(self, serial: str, request: RenewRequest, caller: Caller) -> Issued:
         """A successor of the caller's own certificate: same name, access and owner.
@@ -123,8 +123,9 @@ class Issuing:
     ) -> Issued:
         """The first time may have ended before the predecessor's revocation was published."""
         issued = self._again(earlier, request.digest, self.now())
-        old = owned(self.records.get(serial), caller)
-        return self._after_revoking(issued, old) if request.revoke_old else issued
+        if not request.revoke_old:
+            return issued
+        return self._after_revoking(issued, owned(self.records.get(serial), caller))
 
     def _renew(
         self, serial: str, request: RenewRequest, caller: Caller, stored: StoredRequest | None
@@ -142,9 +143,9 @@ class Issuing:
             granted_days=old.granted_days,
         )
         issued = self._until_uncontended(
-            lambda: self._attempt(
-                order, Succession(self._renewable(serial, caller, now), request.revoke_old)
-            )
+            order,
+            Succession(old, request.revoke_old),
+            lambda: Succession(self._renewable(serial, caller, now), request.revoke_old),
         )
         return self._after_revoking(issued, old) if request.revoke_old else issued
 
@@ -185,15 +186,18 @@ class Issuing:
             return lambda: _LeafKey(public, None)
         return self._key(csr_pem, keys.type_of(public) if csr_pem is None else KeyType.EC_P256)
 
-    def _issue(self, order: _Order) -> Issued:
-        return self._until_uncontended(lambda: self._attempt(order, None))
-
-    def _until_uncontended(self, attempt: Callable[[], Issued]) -> Issued:
+    def _until_uncontended(
+        self,
+        order: _Order,
+        succession: Succession | None = None,
+        reread: Callable[[], Succession | None] = lambda: None,
+    ) -> Issued:
+        """reread: the succession as it is after somebody else got there first."""
         for _ in range(ATTEMPTS):
             try:
-                return attempt()
+                return self._attempt(order, succession)
             except Contended:
-                continue
+                succession = reread()
         raise DependencyFailed("busy", "too many requests of yours at once; ask again")
 
     def _attempt(self, order: _Order, succession: Succession | None) -> Issued:

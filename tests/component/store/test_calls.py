@@ -15,6 +15,7 @@ from chalicelib.bootstrap import Services
 from chalicelib.domain.model import (
     Caller,
     IssueRequest,
+    RenewRequest,
     RevocationReason,
     Selection,
 )
@@ -80,6 +81,16 @@ class TestAWarmIssuance:
             assert calls[2].startswith("PUT ")
             assert f"certs/{serial}/bundle.tar.gz" in calls[2]
         assert clients == []
+
+    def test_a_renewal_reads_its_predecessor_once(
+        self, services: Services, owner: str, calls: list[str]
+    ) -> None:
+        caller = Caller(owner, "ann")
+        old = services.issuing.issue(IssueRequest(), caller).record
+        calls.clear()
+        services.issuing.renew(old.serial, RenewRequest(), caller)
+        assert calls[:-1] == ["GetItem", "Query", "TransactWriteItems"]
+        assert calls[-1].startswith("PUT ")
 
     def test_it_takes_a_revocation_few_calls_and_no_client(
         self, aws: EmulatedAws, services: Services, owner: str, calls: list[str], clients: list[str]
