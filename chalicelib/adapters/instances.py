@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.model import Access, InstanceFacts
+from chalicelib.domain.model import Access, InstanceFacts, InstanceState
 from chalicelib.errors import DependencyFailed
 
 if TYPE_CHECKING:
@@ -47,11 +47,14 @@ class Instances:
     def _facts_of(self, instance: InstanceTypeDef) -> InstanceFacts:
         tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
         asked = tags.get(self._tag_key, "")
+        role = self._role_of(instance)
         return InstanceFacts(
             instance_id=instance["InstanceId"],
-            running=instance["State"]["Name"] == "running",
-            role=self._role_of(instance),
+            state=InstanceState(instance["State"]["Name"]),
+            role=role,
             access=Access(asked) if asked in set(Access) else None,
+            session_arn=None if role is None else _session_arn(instance, role),
+            launched_at=instance["LaunchTime"],
         )
 
     def _role_of(self, instance: InstanceTypeDef) -> str | None:
@@ -62,3 +65,13 @@ class Instances:
         profile = self._iam().get_instance_profile(InstanceProfileName=arn.rsplit("/", 1)[1])
         roles = profile["InstanceProfile"]["Roles"]
         return roles[0]["RoleName"] if roles else None
+
+
+def _session_arn(instance: InstanceTypeDef, role: str) -> str:
+    """Whom requests with the instance's own credentials are signed by.
+
+    Amazon EC2 User Guide, "Instance identity roles" and "IAM roles for Amazon EC2": the session
+    that an instance profile gives is named as the instance.
+    """
+    _, partition, _, _, account, _ = instance["IamInstanceProfile"]["Arn"].split(":", 5)
+    return f"arn:{partition}:sts::{account}:assumed-role/{role}/{instance['InstanceId']}"

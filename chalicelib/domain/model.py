@@ -243,18 +243,37 @@ class KeyUse:
     serials: tuple[str, ...]
 
 
+class InstanceState(StrEnum):
+    """EC2's own names (Amazon EC2 User Guide, "Amazon EC2 instance state changes")."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SHUTTING_DOWN = "shutting-down"
+    TERMINATED = "terminated"
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
     """What EC2 says of an instance.
 
-    role: the role in its instance profile, None without one.
-    access: what its registry-trust tag says, None without a tag that is an access.
+    role: the role in its instance profile, None without one. session_arn: whom its own requests
+    are signed by, then. access: what its registry-trust tag says, None without a tag that is an
+    access. launched_at: when it was launched, or last started.
     """
 
     instance_id: str
-    running: bool
+    state: InstanceState
     role: str | None
     access: Access | None
+    session_arn: str | None
+    launched_at: datetime
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.state is InstanceState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)

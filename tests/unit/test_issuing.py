@@ -19,7 +19,6 @@ from chalicelib.domain.model import (
     Access,
     Caller,
     CertificateRecord,
-    InstanceFacts,
     IssueRequest,
     KeyType,
     StoredRequest,
@@ -39,6 +38,7 @@ from chalicelib.errors import (
 from chalicelib.services.issuing import Issued
 from chalicelib.services.issuing.issuing import ATTEMPTS
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
+from tests.unit.instances import facts_of
 from tests.unit.refusals import refused
 from tests.unit.signing_requests import csr, ec_key
 from tests.unit.stand_ins import Crash, FixedAuthorities, World
@@ -214,9 +214,7 @@ class TestRefusals:
         ask = lambda: world.issuing.issue(IssueRequest(access=Access.PUSH), instance)  # noqa: E731
         assert refused(Forbidden, ask) == "not_that_instance"
         assert world.untouched
-        world.instances["i-0123abcd"] = InstanceFacts(
-            "i-0123abcd", running=True, role="docker-instance", access=Access.PULL
-        )
+        world.instances["i-0123abcd"] = facts_of("i-0123abcd")
         assert ask().record.access is Access.PULL
 
 

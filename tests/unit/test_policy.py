@@ -15,12 +15,14 @@ from chalicelib.domain.model import (
     Access,
     Caller,
     InstanceFacts,
+    InstanceState,
     IssueRequest,
     QuotaSlot,
     Validity,
 )
 from chalicelib.errors import Forbidden, InvalidRequest, Misconfigured, QuotaExceeded
 from tests.unit.authorities import DAY, NOW, SECOND
+from tests.unit.instances import facts_of
 
 ANN = Caller(arn="arn:aws:iam::123456789012:user/team/ann", name="ann")
 INSTANCE = Caller(
@@ -29,7 +31,7 @@ INSTANCE = Caller(
     role="docker-instance",
     instance_id="i-0123abcd",
 )
-RUNNING = InstanceFacts("i-0123abcd", running=True, role="docker-instance", access=Access.PULL)
+RUNNING = facts_of("i-0123abcd")
 LIMITS = policy.Limits(
     default_days=90,
     maximum_days=365,
@@ -102,7 +104,7 @@ def test_an_instance_gets_what_its_tag_says_and_never_what_it_asks_for(
 
 NO_SUCH_INSTANCE = {
     "there is none": None,
-    "it is not running": replace(RUNNING, running=False),
+    "it is not running": replace(RUNNING, state=InstanceState.STOPPED),
     "it has another role": replace(RUNNING, role="deploy"),
     "it has no role": replace(RUNNING, role=None),
 }

@@ -11,7 +11,6 @@ from chalicelib.domain.model import (
     Access,
     Caller,
     CertificateRecord,
-    InstanceFacts,
     IssueRequest,
     KeyType,
     NamedRequest,
@@ -29,6 +28,7 @@ from chalicelib.errors import (
     QuotaExceeded,
 )
 from tests.unit.authorities import DAY, NOW, SECOND, client_ca
+from tests.unit.instances import facts_of
 from tests.unit.refusals import refused
 from tests.unit.signing_requests import csr, ec_key, rsa_key
 from tests.unit.stand_ins import World
@@ -239,7 +239,7 @@ class TestRefusals:
             "web",
             "i-0123456789abcdef0",
         )
-        facts = InstanceFacts("i-0123456789abcdef0", True, "web", Access.PUSH)
+        facts = facts_of(role="web", access=Access.PUSH)
         world.instances[facts.instance_id] = facts
         old = world.issuing.issue(IssueRequest(), instance).record
         world.instances[facts.instance_id] = replace(facts, access=Access.PULL)

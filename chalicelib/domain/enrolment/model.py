@@ -1,0 +1,136 @@
+"""What is known of the enrolment of one EC2 instance. All times are aware UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from chalicelib.domain.model import Access
+
+
+class EnrolmentState(StrEnum):
+    """Where an instance stands on its way to a working certificate, or after it."""
+
+    LAUNCHED = "launched"
+    WAITING_FOR_AGENT = "waiting_for_agent"
+    PREPARING = "preparing"
+    INSTALLING = "installing"
+    ENROLLED = "enrolled"
+    FAILED = "failed"
+    GONE = "gone"
+
+
+class EnrolmentPath(StrEnum):
+    """How the instance came to its certificate.
+
+    agent: by Run Command, and what was installed was seen to work. boot: it asked by itself.
+    """
+
+    AGENT = "agent"
+    BOOT = "boot"
+
+
+class CommandKind(StrEnum):
+    """The commands that instances are sent."""
+
+    PREPARE = "prepare"
+    INSTALL = "install"
+
+
+@dataclass(frozen=True, slots=True)
+class SentCommand:
+    """One command, recorded before it is sent.
+
+    command_id: None while it is being sent, and for good if that broke off.
+    nonce: 32 hex digits, which the CSR that *prepare* prints must name.
+    """
+
+    kind: CommandKind
+    nonce: str
+    sent_at: datetime
+    command_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """One instance, as the table keeps it.
+
+    since: when it came into its state. began_at: when the present attempt began.
+    access, serial, renew_at: of the certificate that it has or is being given.
+    owners: ARNs that certificates of it were issued to; several when its role was changed.
+    trust_version, launched_at: the trust, and EC2's launch time, when it was last seen to work.
+    enrolled_at: when that was. tries: commands and looks in the present attempt.
+    failures: attempts in a row that failed. new_key: whether the key on it is to be replaced.
+    reason, code: why it is failed or gone; empty otherwise.
+    look_at: when it is to be looked at even if nothing happens; None: not any more.
+    version: one more with each write; 0 for what was never written.
+    """
+
+    instance_id: str
+    state: EnrolmentState
+    since: datetime
+    began_at: datetime
+    look_at: datetime | None = None
+    access: Access | None = None
+    path: EnrolmentPath | None = None
+    owners: tuple[str, ...] = ()
+    serial: str | None = None
+    renew_at: datetime | None = None
+    trust_version: str | None = None
+    launched_at: datetime | None = None
+    enrolled_at: datetime | None = None
+    command: SentCommand | None = None
+    tries: int = 0
+    failures: int = 0
+    new_key: bool = False
+    reason: str = ""
+    code: str = ""
+    version: int = 0
+
+
+class CommandStatus(StrEnum):
+    """What became of a command on an instance; lost: it will never have an answer."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What SSM says of one command on one instance. out, err: whatever the instance wrote."""
+
+    status: CommandStatus
+    out: str = ""
+    err: str = ""
+
+
+class Why(StrEnum):
+    """Why an advance is asked for.
+
+    event: something happened to the instance or to a command. look: it is time to.
+    admin: an admin wants it enrolled afresh.
+    """
+
+    EVENT = "event"
+    LOOK = "look"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Asks for an advance of the instance, once *delay* has passed (15 minutes at most)."""
+
+    instance_id: str
+    why: Why
+    delay: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentPage:
+    """Some enrolments; *cursor* is where the next page starts, None after the last."""
+
+    enrolments: tuple[Enrolment, ...]
+    cursor: str | None
