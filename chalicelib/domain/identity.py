@@ -22,6 +22,11 @@ def is_name(text: str) -> bool:
     return re.fullmatch(_NAME, text) is not None
 
 
+def is_instance_id(text: str) -> bool:
+    """Whether an EC2 instance may have this id."""
+    return _INSTANCE_ID.fullmatch(text) is not None
+
+
 def identify(arn: str) -> Caller:
     """The caller behind *arn*: an IAM user or a session of an assumed role.
 
@@ -32,7 +37,7 @@ def identify(arn: str) -> Caller:
         return Caller(arn=arn, name=user["name"])
     if session := _SESSION.fullmatch(arn):
         name = session["name"]
-        instance = name if _INSTANCE_ID.fullmatch(name) else None
+        instance = name if is_instance_id(name) else None
         return Caller(arn=arn, name=name, role=session["role"], instance_id=instance)
     raise Forbidden(
         "unrecognised_caller",
