@@ -151,7 +151,8 @@ class Services:
 
     @cached_property
     def _tables(self) -> Tables:
-        return Tables(self._settings.certificates_table, self._settings.state_table)
+        settings = self._settings
+        return Tables(settings.certificates_table, settings.state_table, settings.instances_table)
 
     @cached_property
     def _records(self) -> CertificateStore:
@@ -172,7 +173,8 @@ class Services:
 
     @cached_property
     def _instances(self) -> Instances:
-        return Instances(lambda: self._ec2, lambda: self._iam, self._settings.instance_tag)
+        tag = self._settings.instance_tag
+        return Instances(lambda: self._ec2, lambda: self._iam, tag, _now)
 
     @cached_property
     def _ec2(self) -> EC2Client:

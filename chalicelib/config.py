@@ -10,7 +10,10 @@ from chalicelib.errors import Misconfigured
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """registry_port: what clients connect to. registry_address: for clients whose DNS lacks it."""
+    """registry_port: what clients connect to. registry_address: for clients whose DNS lacks it.
+
+    instances_per_minute: how many instances are asked after a minute at most, of their own accord.
+    """
 
     stage: str
     registry_host: str
@@ -20,6 +23,8 @@ class Settings:
     parameter_prefix: str
     certificates_table: str
     state_table: str
+    instances_table: str
+    enrolment_queue_url: str
     config_bucket: str
     default_days: int
     maximum_days: int
@@ -27,6 +32,7 @@ class Settings:
     certificates_per_owner: int
     push_principals: tuple[str, ...]
     instance_tag: str
+    instances_per_minute: int
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> Settings:
@@ -52,6 +58,8 @@ class Settings:
             parameter_prefix=text("PARAMETER_PREFIX"),
             certificates_table=text("CERTIFICATES_TABLE"),
             state_table=text("STATE_TABLE"),
+            instances_table=text("INSTANCES_TABLE"),
+            enrolment_queue_url=text("ENROLMENT_QUEUE_URL"),
             config_bucket=text("CONFIG_BUCKET"),
             default_days=number("DEFAULT_DAYS"),
             maximum_days=number("MAXIMUM_DAYS"),
@@ -59,4 +67,5 @@ class Settings:
             certificates_per_owner=number("CERTIFICATES_PER_OWNER"),
             push_principals=tuple(filter(None, map(str.strip, text("PUSH_PRINCIPALS").split(",")))),
             instance_tag=text("INSTANCE_TAG"),
+            instances_per_minute=number("INSTANCES_PER_MINUTE"),
         )

@@ -13,6 +13,8 @@ SETTINGS = Settings(
     parameter_prefix="/registry-trust/test/",
     certificates_table="certificates",
     state_table="state",
+    instances_table="instances",
+    enrolment_queue_url="https://sqs.test/enrolment",
     config_bucket="config",
     default_days=90,
     maximum_days=365,
@@ -20,4 +22,5 @@ SETTINGS = Settings(
     certificates_per_owner=20,
     push_principals=("*",),
     instance_tag="registry-trust",
+    instances_per_minute=300,
 )

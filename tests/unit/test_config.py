@@ -16,6 +16,8 @@ VARIABLES = {
     "PARAMETER_PREFIX": "/registry-trust/test/",
     "CERTIFICATES_TABLE": "certificates",
     "STATE_TABLE": "state",
+    "INSTANCES_TABLE": "instances",
+    "ENROLMENT_QUEUE_URL": "https://sqs.test/enrolment",
     "CONFIG_BUCKET": "config",
     "DEFAULT_DAYS": "90",
     "MAXIMUM_DAYS": "365",
@@ -23,6 +25,7 @@ VARIABLES = {
     "CERTIFICATES_PER_OWNER": "20",
     "PUSH_PRINCIPALS": "*",
     "INSTANCE_TAG": "registry-trust",
+    "INSTANCES_PER_MINUTE": "300",
 }
 
 
@@ -49,6 +52,7 @@ def test_a_missing_variable_is_named(name: str) -> None:
         "MAXIMUM_DAYS",
         "ADMIN_MAXIMUM_DAYS",
         "CERTIFICATES_PER_OWNER",
+        "INSTANCES_PER_MINUTE",
     ],
 )
 @pytest.mark.parametrize("text", ["", "ninety", "-1", "1.5", " 1", "0x1"])

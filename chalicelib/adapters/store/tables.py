@@ -1,4 +1,4 @@
-"""The two tables: one connection, their errors as ours, and transactions whose parts have names."""
+"""The tables: one connection, their errors as ours, and transactions whose parts have names."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
+from chalicelib.adapters.store.enrolment_items import EnrolmentItem
 from chalicelib.adapters.store.items import CertificateItem, StateItem
 from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 # Four tries within what API Gateway waits for an answer, 29 seconds.
 _CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 2, 5, 3
 
+_Item = CertificateItem | StateItem | EnrolmentItem
+
 
 class Tables:
-    """One per process: it binds the two models to their tables and to one connection."""
+    """One per process: it binds the models to their tables and to one connection."""
 
-    def __init__(self, certificates: str, state: str) -> None:
+    def __init__(self, certificates: str, state: str, instances: str) -> None:
         self.connection = Connection(
             connect_timeout_seconds=_CONNECT_SECONDS,
             read_timeout_seconds=_READ_SECONDS,
@@ -39,10 +42,12 @@ class Tables:
         )
         self.certificates = certificates
         self.state = state
+        self.instances = instances
         self._bind(CertificateItem, certificates)
         self._bind(StateItem, state)
+        self._bind(EnrolmentItem, instances)
 
-    def _bind(self, model: type[CertificateItem] | type[StateItem], table_name: str) -> None:
+    def _bind(self, model: type[_Item], table_name: str) -> None:
         """Left to itself each model makes a client of its own."""
         model.Meta.table_name = table_name
         model._connection = None

@@ -1,4 +1,4 @@
-"""The two tables as the stack makes them, on the emulator."""
+"""The tables as the stack makes them, on the emulator."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def make_tables(dynamodb: Any) -> None:
 
     Template.add_multi_constructor("!", lambda *_: None)
     resources = yaml.load(STACK.read_text(), Template)["Resources"]  # noqa: S506  # a SafeLoader
-    for name, resource in (("certificates", "CertificatesTable"), ("state", "StateTable")):
+    for name in ("certificates", "state", "instances"):
         wanted = ("KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes", "BillingMode")
-        properties = resources[resource]["Properties"]
+        properties = resources[f"{name.capitalize()}Table"]["Properties"]
         given = {key: properties[key] for key in wanted if key in properties}
         dynamodb.create_table(TableName=name, **given)
 
@@ -54,7 +54,7 @@ def _environment(aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tables() -> Tables:
-    return Tables("certificates", "state")
+    return Tables("certificates", "state", "instances")
 
 
 @pytest.fixture

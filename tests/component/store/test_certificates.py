@@ -288,7 +288,7 @@ class Raw(BytesIO):
 
 
 def test_a_table_that_is_not_there_is_our_own_error(owner: str) -> None:
-    nowhere = Tables("nowhere", "nowhere-either")
+    nowhere = Tables("nowhere", "nowhere-either", "nor-here")
     store, revocations = CertificateStore(nowhere), RevocationStore(nowhere)
     some = record(owner)
     for ask in (
