@@ -31,7 +31,7 @@ from chalicelib.domain.trust import RegistryAddress
 from chalicelib.services.announcing import Announcing
 from chalicelib.services.catalogue import Catalogue
 from chalicelib.services.diagnosing import Diagnosing
-from chalicelib.services.issuing import Delivering, Issuing
+from chalicelib.services.issuing import Delivering, Issuing, Recording
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
@@ -59,14 +59,13 @@ class Services:
         return Issuing(
             authorities=self._authorities,
             records=self._records,
+            recording=self._recording,
             delivering=self._delivering,
             instance_facts=self._instances.facts,
             publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self._limits,
             now=_now,
-            new_serial=new_serial,
             make_key=make_key,
-            chance=random.SystemRandom(),
         )
 
     @cached_property
@@ -120,6 +119,12 @@ class Services:
         """Tell the rest of the account what became of certificates."""
         bus = EventBus(self._session.client("events", config=_CLIENT))
         return Announcing(stage=self._settings.stage, read=record_in, bus=bus)
+
+    @cached_property
+    def _recording(self) -> Recording:
+        return Recording(
+            self._authorities, self._records, self._limits, new_serial, random.SystemRandom()
+        )
 
     @cached_property
     def _delivering(self) -> Delivering:

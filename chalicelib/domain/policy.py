@@ -203,6 +203,11 @@ def validity(now: datetime, lifetime: timedelta, issuer_end: datetime) -> Validi
     return Validity.starting(now, lifetime, BACKDATE).ending_by(issuer_end)
 
 
+def renewal_due(validity: Validity) -> datetime:
+    """When the last third of a certificate's life begins."""
+    return validity.not_after - (validity.not_after - validity.not_before) / 3
+
+
 def free_slot(
     taken: Iterable[QuotaSlot], limits: Limits, now: datetime, chance: random.Random
 ) -> int:

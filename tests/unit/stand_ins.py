@@ -32,7 +32,7 @@ from chalicelib.domain.trust import TRUST_KEYS, PublishedTrust, Trust
 from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misconfigured
 from chalicelib.services.catalogue import Catalogue
 from chalicelib.services.diagnosing import Diagnosing
-from chalicelib.services.issuing import Delivering, Issuing
+from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
@@ -394,14 +394,23 @@ class World:
         return Issuing(
             authorities=self.authorities,
             records=self.records,
+            recording=self.recording,
             delivering=self.delivering,
             instance_facts=self.instance_facts,
             publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self.limits,
             now=lambda: self.time,
-            new_serial=self.new_serial,
             make_key=self.make_key,
-            chance=self.chance,
+        )
+
+    @property
+    def recording(self) -> Recording:
+        return Recording(self.authorities, self.records, self.limits, self.new_serial, self.chance)
+
+    @property
+    def instance_issuing(self) -> InstanceIssuing:
+        return InstanceIssuing(
+            self.authorities, self.records, self.recording, self.limits, lambda: self.time
         )
 
     @property

@@ -36,7 +36,7 @@ from chalicelib.errors import (
     QuotaExceeded,
 )
 from chalicelib.services.issuing import Issued
-from chalicelib.services.issuing.issuing import ATTEMPTS
+from chalicelib.services.issuing.recording import ATTEMPTS
 from tests.unit.authorities import DAY, HOST, NOW, SECOND, client_ca, server_ca
 from tests.unit.instances import facts_of
 from tests.unit.refusals import refused

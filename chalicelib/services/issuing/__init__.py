@@ -1,7 +1,9 @@
 """Issue certificates and hand them out. An owner's certificates do not exist for anybody else."""
 
 from chalicelib.services.issuing.delivering import Delivering
+from chalicelib.services.issuing.for_instances import InstanceIssuing
 from chalicelib.services.issuing.issuing import Issuing
 from chalicelib.services.issuing.needs import Issued
+from chalicelib.services.issuing.recording import Recording
 
-__all__ = ["Delivering", "Issued", "Issuing"]
+__all__ = ["Delivering", "InstanceIssuing", "Issued", "Issuing", "Recording"]
