@@ -107,6 +107,21 @@ class Revoking:
         whole_line = reason is not RevocationReason.SUPERSEDED
         return self._revoke(record, _Order(reason, caller.arn, whole_line))
 
+    def take_back(
+        self, records: Sequence[CertificateRecord], reason: RevocationReason, by: str
+    ) -> None:
+        """Revoke these of one owner, and have it published once for all of them.
+
+        by: an ARN, or who else. Raises DependencyFailed; then some may be revoked, and it is to be
+        called again.
+        """
+        order, fallen = _Order(reason, by, whole_line=False), list[CertificateRecord]()
+        for record in records:
+            if record.serial not in {each.serial for each in fallen}:
+                fallen.append(self._mark_all(record, order, fallen))
+        if fallen:
+            self._publish(fallen[0], fallen[1:])
+
     def _revoke(self, record: CertificateRecord, order: _Order) -> Revoked:
         if record.access is None:
             raise Conflict(
@@ -115,11 +130,17 @@ class Revoking:
                 "is lost to somebody, the server CA has to be replaced",
             )
         fallen: list[CertificateRecord] = []
+        return self._publish(self._mark_all(record, order, fallen), fallen)
+
+    def _mark_all(
+        self, record: CertificateRecord, order: _Order, fallen: list[CertificateRecord]
+    ) -> CertificateRecord:
+        """Revoke it and what falls with it, whoever else changes these meanwhile."""
         for _ in range(ATTEMPTS):
             try:
                 record = self._mark(record, order, fallen)
                 if not self._grew(record, order):
-                    return self._publish(record, fallen)
+                    return record
             except Contended:
                 record = self.records.get(record.serial) or record
         raise DependencyFailed("busy", "too many requests at once; ask again")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from chalicelib.domain.model import Access
+from chalicelib.domain.model import Access, CertificateRecord, InstanceFacts
 
 
 class EnrolmentState(StrEnum):
@@ -57,7 +57,8 @@ class Enrolment:
     """One instance, as the table keeps it.
 
     since: when it came into its state. began_at: when the present attempt began.
-    access, serial, renew_at: of the certificate that it has or is being given.
+    serial, renew_at: of the certificate that it has or is being given. access: of that too, or,
+    when failed, what the tag said.
     owners: ARNs that certificates of it were issued to; several when its role was changed.
     trust_version, launched_at: the trust, and EC2's launch time, when it was last seen to work.
     enrolled_at: when that was. tries: commands and looks in the present attempt.
@@ -134,3 +135,46 @@ class EnrolmentPage:
 
     enrolments: tuple[Enrolment, ...]
     cursor: str | None
+
+
+class Task(StrEnum):
+    """What a step is.
+
+    NOTHING: all is as it should be. KEEP: record it. RETIRE: revoke all its certificates, then
+    record it. FIND_AGENT: see whether the agent is online, then agent_found() or agent_missing().
+    READ_COMMAND: see what became of the command, and go on by its kind. PREPARE: send that.
+    INSTALL: send that, with the certificate that it has or a new one.
+    """
+
+    NOTHING = "nothing"
+    KEEP = "keep"
+    RETIRE = "retire"
+    FIND_AGENT = "find_agent"
+    READ_COMMAND = "read_command"
+    PREPARE = "prepare"
+    INSTALL = "install"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """*enrolment*: as it is to be recorded. withdraw: certificates to be revoked as superseded."""
+
+    task: Task
+    enrolment: Enrolment
+    withdraw: tuple[CertificateRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of an instance from outside.
+
+    instance: None when EC2 knows no such instance. trust_version: of what is published.
+    spread: by chance, 0 to 1, so that what began together does not go on together.
+    """
+
+    instance_id: str
+    instance: InstanceFacts | None
+    trust_version: str
+    why: Why
+    now: datetime
+    spread: float = 0.0

@@ -1,0 +1,181 @@
+"""How an enrolment changes with what is seen of its instance and its commands. No effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from chalicelib.domain.enrolment import timing
+from chalicelib.domain.enrolment.model import (
+    CommandKind,
+    Enrolment,
+    EnrolmentPath,
+    EnrolmentState,
+    SentCommand,
+    Sight,
+    Step,
+    Task,
+)
+from chalicelib.domain.model import CertificateRecord, InstanceFacts
+from chalicelib.domain.policy import renewal_due
+
+# An admin took its certificate back: what undoes that is for an admin, too.
+REVOKED_BY_HAND = "certificate_revoked"
+
+NO_AGENT = (
+    "its SSM agent is not online: is the agent installed, does the instance profile allow it "
+    "(AmazonSSMManagedInstanceCore), does it reach the Systems Manager endpoints?"
+)
+
+# Looks without an agent, after which the instance may have asked by itself.
+_LOOKS_BEFORE_OWN = 2
+
+_STATE_OF = {
+    CommandKind.PREPARE: EnrolmentState.PREPARING,
+    CommandKind.INSTALL: EnrolmentState.INSTALLING,
+}
+
+
+def into(known: Enrolment, state: EnrolmentState, now: datetime) -> Enrolment:
+    """In that state, since *now* if it was in another."""
+    return known if known.state is state else replace(known, state=state, since=now)
+
+
+def attempt(known: Enrolment, now: datetime) -> Enrolment:
+    """At the beginning of an attempt."""
+    waiting = into(known, EnrolmentState.WAITING_FOR_AGENT, now)
+    return replace(waiting, began_at=now, tries=0, command=None)
+
+
+def wait(known: Enrolment, sight: Sight) -> Step:
+    """Look again in a while, longer each time."""
+    look_at = sight.now + timing.pause(known.tries, sight.spread)
+    return Step(Task.KEEP, replace(known, tries=known.tries + 1, look_at=look_at))
+
+
+def again(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
+    """Try again in a while, or give up for longer when the attempt took too long.
+
+    code, reason: what is in the way, in the words that an admin reads.
+    """
+    if sight.now >= known.began_at + timing.ATTEMPT:
+        return failed(known, sight, code, reason)
+    waiting = into(known, EnrolmentState.WAITING_FOR_AGENT, sight.now)
+    return wait(replace(waiting, command=None, code=code, reason=reason), sight)
+
+
+def failed(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
+    """It is left alone for long, or, where an admin took its certificate back, for good."""
+    failures = known.failures + 1
+    retry = sight.now + timing.retry(failures, sight.spread)
+    return Step(
+        Task.KEEP,
+        replace(
+            into(known, EnrolmentState.FAILED, sight.now),
+            command=None,
+            failures=failures,
+            launched_at=None if sight.instance is None else sight.instance.launched_at,
+            access=None if sight.instance is None else sight.instance.access,
+            code=code,
+            reason=reason,
+            look_at=None if code == REVOKED_BY_HAND else retry,
+        ),
+    )
+
+
+def agent_found(known: Enrolment, sight: Sight) -> Step:
+    """What to do with an instance whose agent is online."""
+    if known.state is EnrolmentState.ENROLLED:  # it asked by itself so far
+        known = attempt(known, sight.now)
+    if known.serial is None or known.new_key or known.path is EnrolmentPath.BOOT:
+        return Step(Task.PREPARE, known)
+    return Step(Task.INSTALL, known)
+
+
+def may_have_asked(known: Enrolment) -> bool:
+    """Whether to look for certificates that an instance without an agent got by itself."""
+    return known.path is EnrolmentPath.BOOT or known.tries >= _LOOKS_BEFORE_OWN
+
+
+def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
+    """own: the certificates of the instance that stand, if may_have_asked(); else none."""
+    if own:
+        return _by_itself(known, own, sight)
+    if known.state is EnrolmentState.ENROLLED:
+        known = attempt(known, sight.now)
+    return again(known, sight, "no_agent", NO_AGENT)
+
+
+def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
+    """It holds the newest. Others go once it had the time to install that one; and those whose
+    access is not what the tag says go at once: it notices, and asks again."""
+    wanted = None if sight.instance is None else sight.instance.access
+    wrong = [each for each in own if each.access is not wanted]
+    right = sorted((each for each in own if each.access is wanted), key=lambda c: c.issued_at)
+    if not right:
+        fresh = attempt(replace(known, path=None), sight.now)
+        return replace(again(fresh, sight, "no_agent", NO_AGENT), withdraw=tuple(wrong))
+    *older, newest = right
+    settled = sight.now >= newest.issued_at + timing.OWN_GRACE
+    check = timing.CHECK * (1 - sight.spread / 4)
+    enrolled = replace(
+        _calm(into(with_certificate(known, newest), EnrolmentState.ENROLLED, sight.now)),
+        path=EnrolmentPath.BOOT,
+        enrolled_at=newest.issued_at,
+        look_at=sight.now + (timing.OWN_GRACE if older and not settled else check),
+    )
+    return Step(Task.KEEP, enrolled, tuple(wrong + (older if settled else [])))
+
+
+def sending(known: Enrolment, kind: CommandKind, nonce: str, sight: Sight) -> Enrolment:
+    """As it is recorded before a command is sent: whoever loses the race for that sends none."""
+    command = SentCommand(kind, nonce, sight.now)
+    look_at = sight.now + timing.SENDING + timing.pause(0, sight.spread)
+    state = into(known, _STATE_OF[kind], sight.now)
+    return replace(state, command=command, tries=known.tries + 1, look_at=look_at)
+
+
+def sent(known: Enrolment, command: SentCommand, command_id: str, sight: Sight) -> Enrolment:
+    """With the command's id. An event tells of its end; if that is lost, a look does."""
+    look_at = sight.now + timing.pause(known.tries, sight.spread)
+    return replace(known, command=replace(command, command_id=command_id), look_at=look_at)
+
+
+def still_running(known: Enrolment, command: SentCommand, sight: Sight) -> Step:
+    """The command has no answer yet."""
+    if sight.now >= command.sent_at + timing.COMMAND_PATIENCE:
+        return again(known, sight, "command_lost", "a command had no answer in time")
+    return wait(known, sight)
+
+
+def works(
+    known: Enrolment, instance: InstanceFacts, others: Sequence[CertificateRecord], sight: Sight
+) -> Step:
+    """Its certificate was seen to be admitted. others: those of its certificates it replaces."""
+    check = sight.now + timing.CHECK * (1 - sight.spread / 4)
+    enrolled = replace(
+        _calm(into(known, EnrolmentState.ENROLLED, sight.now)),
+        path=EnrolmentPath.AGENT,
+        enrolled_at=sight.now,
+        launched_at=instance.launched_at,
+        look_at=check if known.renew_at is None else min(check, known.renew_at),
+    )
+    return Step(Task.KEEP, enrolled, tuple(others))
+
+
+def with_certificate(known: Enrolment, record: CertificateRecord) -> Enrolment:
+    """The same, given this certificate."""
+    owners = known.owners if record.owner in known.owners else (*known.owners, record.owner)
+    return replace(
+        known,
+        serial=record.serial,
+        access=record.access,
+        renew_at=renewal_due(record.validity),
+        owners=owners,
+        new_key=False,
+    )
+
+
+def _calm(known: Enrolment) -> Enrolment:
+    return replace(known, command=None, tries=0, failures=0, code="", reason="")

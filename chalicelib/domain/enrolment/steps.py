@@ -1,0 +1,146 @@
+"""What is to be done next with an instance: facts in, the next step out, no effects.
+
+Level-triggered: what counts is what there is now, not which event told of it. So an event that is
+lost, doubled, late or out of order changes nothing but the time it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from chalicelib.domain.enrolment import timing
+from chalicelib.domain.enrolment.changes import REVOKED_BY_HAND, again, attempt, into, wait
+from chalicelib.domain.enrolment.model import (
+    Enrolment,
+    EnrolmentPath,
+    EnrolmentState,
+    SentCommand,
+    Sight,
+    Step,
+    Task,
+    Why,
+)
+from chalicelib.domain.model import InstanceFacts, InstanceState
+
+_ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+_AT_WORK = frozenset({EnrolmentState.PREPARING, EnrolmentState.INSTALLING})
+
+
+def is_stale(known: Enrolment | None, why: Why, now: datetime) -> bool:
+    """Whether this is the reminder of an earlier look, which something else came before.
+
+    Half a second is for clocks that differ: the message comes no earlier than it was to.
+    """
+    if why is not Why.LOOK or known is None:
+        return False
+    return known.look_at is None or now < known.look_at - timing.CLOCKS_DIFFER
+
+
+def next_step(known: Enrolment | None, sight: Sight) -> Step | None:
+    """What is to be done now; None: nothing, and there is nothing to record either."""
+    instance = sight.instance
+    if instance is None or instance.state in _ENDED:
+        return _ended(known, sight)
+    if instance.access is None:
+        return _retired(known, sight, "untagged", "it carries no tag with an access any more")
+    if known is None or known.state is EnrolmentState.GONE:
+        known = _newcomer(known, sight)
+    if instance.state is InstanceState.PENDING:
+        return wait(known, sight) if known.state is EnrolmentState.LAUNCHED else None
+    if instance.state is not InstanceState.RUNNING:
+        return _stopped(known, sight)
+    return _running(known, instance, sight)
+
+
+def _ended(known: Enrolment | None, sight: Sight) -> Step | None:
+    young = known is not None and sight.now < known.since + timing.SETTLING
+    if known is not None and sight.instance is None and young and known.serial is None:
+        return None if known.state is EnrolmentState.GONE else wait(known, sight)
+    return _retired(known, sight, "terminated", "it was terminated")
+
+
+def _retired(known: Enrolment | None, sight: Sight, code: str, reason: str) -> Step | None:
+    """Its certificates are revoked, and looked for once more later on."""
+    if known is None:
+        return None
+    if known.state is EnrolmentState.GONE:
+        due = known.look_at is not None and sight.now >= known.look_at
+        return Step(Task.RETIRE, replace(known, look_at=None)) if due else None
+    gone = into(known, EnrolmentState.GONE, sight.now)
+    confirm = sight.now + timing.CONFIRM
+    return Step(Task.RETIRE, replace(gone, look_at=confirm, code=code, reason=reason, command=None))
+
+
+def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
+    """One that was gone and is back keeps whose its certificates were, and nothing else."""
+    return Enrolment(
+        sight.instance_id,
+        EnrolmentState.LAUNCHED,
+        since=sight.now,
+        began_at=sight.now,
+        owners=() if known is None else known.owners,
+        version=0 if known is None else known.version,
+    )
+
+
+def _stopped(known: Enrolment, sight: Sight) -> Step | None:
+    """It keeps what it has; what was under way begins anew once it runs."""
+    if known.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED):
+        if known.look_at is None or sight.now < known.look_at:
+            return None
+        return Step(Task.KEEP, replace(known, look_at=sight.now + timing.CHECK))
+    known = into(known, EnrolmentState.LAUNCHED, sight.now)
+    return Step(Task.KEEP, replace(known, command=None, look_at=sight.now + timing.CHECK))
+
+
+def _running(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
+    if known.state is EnrolmentState.LAUNCHED:
+        return Step(Task.FIND_AGENT, attempt(known, sight.now))
+    if sight.why is Why.ADMIN:
+        fresh = replace(known, failures=0, new_key=known.code == REVOKED_BY_HAND)
+        return Step(Task.FIND_AGENT, attempt(fresh, sight.now))
+    if known.state is EnrolmentState.ENROLLED:
+        return _enrolled(known, instance, sight)
+    if known.state is EnrolmentState.FAILED:
+        return _failed(known, instance, sight)
+    if known.state in _AT_WORK and known.command is not None:
+        return _commanded(known, known.command, sight)
+    return Step(Task.FIND_AGENT, known)
+
+
+def _enrolled(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
+    if not _is_due(known, instance, sight):
+        return None
+    if known.path is EnrolmentPath.BOOT:
+        return Step(Task.FIND_AGENT, known)
+    return Step(Task.FIND_AGENT, attempt(known, sight.now))
+
+
+def _is_due(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
+    """Whether what was seen to work may not be all there should be any more."""
+    if known.look_at is not None and sight.now >= known.look_at:
+        return True
+    if known.access is not instance.access:
+        return True
+    if known.path is EnrolmentPath.BOOT:
+        return False
+    return known.trust_version != sight.trust_version or known.launched_at != instance.launched_at
+
+
+def _failed(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
+    if known.code == REVOKED_BY_HAND:
+        return None
+    due = known.look_at is None or sight.now >= known.look_at
+    changed = known.launched_at != instance.launched_at or known.access is not instance.access
+    if not due and not changed:
+        return None
+    return Step(Task.FIND_AGENT, attempt(known, sight.now))
+
+
+def _commanded(known: Enrolment, command: SentCommand, sight: Sight) -> Step | None:
+    if command.command_id is not None:
+        return Step(Task.READ_COMMAND, known)
+    if sight.now < command.sent_at + timing.SENDING:
+        return None  # whoever recorded it is sending it
+    return again(known, sight, "command_not_sent", "sending a command to it broke off")
