@@ -2,11 +2,20 @@
 
 from chalice import Chalice
 
-from chalicelib.entrypoints import admin, certs, enrolment, openapi, schedules, streams, trust
+from chalicelib.entrypoints import (
+    admin,
+    certs,
+    enrolment,
+    instances,
+    openapi,
+    schedules,
+    streams,
+    trust,
+)
 from chalicelib.entrypoints.http.forms import GZIP
 
 app = Chalice(app_name="registry-trust")
 app.api.binary_types = [GZIP]
 
-for module in (certs, admin, trust, openapi, schedules, streams, enrolment):
+for module in (certs, admin, instances, trust, openapi, schedules, streams, enrolment):
     app.register_blueprint(module.blueprint)

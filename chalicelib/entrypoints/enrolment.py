@@ -7,6 +7,7 @@ anew, and what nobody asked for is asked for by the clock.
 from __future__ import annotations
 
 import logging
+from typing import TypeGuard
 
 import msgspec
 from chalice import Blueprint
@@ -44,10 +45,9 @@ def on_instance_state(event: CloudWatchEvent) -> None:
 
     Lets every error out: Lambda tries twice more; after that reconcile_instances finds it.
     """
+    named: object = event.detail.get("instance-id")
     if event.detail_type == _TAG_CHANGED:
         named = "".join(event.resources[:1]).rpartition("/")[2]
-    else:
-        named = event.detail.get("instance-id")
     if _names_instance(named):
         bootstrap.services().asking.instance_changed(named)
 
@@ -95,12 +95,12 @@ def reconcile_instances(event: CloudWatchEvent) -> dict[str, int]:
     return {"asked": bootstrap.services().reconciling.reconcile()}
 
 
-def _names_instance(named: object) -> bool:
+def _names_instance(named: object) -> TypeGuard[str]:
     """Other nodes than EC2 instances can be sent commands too; their events are passed by."""
-    known = isinstance(named, str) and is_instance_id(named)
-    if not known:
-        log.info("passed by an event: it names no EC2 instance but %s", _told(named))
-    return known
+    if isinstance(named, str) and is_instance_id(named):
+        return True
+    log.info("passed by an event: it names no EC2 instance but %s", _told(named))
+    return False
 
 
 def _ask_in(record: SQSRecord) -> Ask | None:

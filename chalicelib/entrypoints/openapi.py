@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from chalicelib.entrypoints import admin, certs, trust
+from chalicelib.entrypoints import admin, certs, instances, trust
 from chalicelib.entrypoints.http.asked import Asked
 from chalicelib.entrypoints.http.blueprint import Answer, ApiBlueprint, json_answer
 from chalicelib.entrypoints.http.describing import headers, paths_and_schemas
@@ -35,7 +35,7 @@ same Idempotency-Key it never makes a second certificate.
 """
 _TAGS = {
     "certs": "Certificates of the caller",
-    "admin": "Everybody's certificates, for admins",
+    "admin": "Everybody's certificates, and the instances that enrol themselves, for admins",
     "trust": "What clients and the registry trust",
     "registry": "For the registry's host",
     "openapi.json": "This description",
@@ -60,8 +60,9 @@ def describe_api(asked: Asked[Nothing, Nothing]) -> Answer:
 @cache
 def description() -> dict[str, Any]:
     """The description without its servers; made when first asked for, since few ever ask."""
-    registered = (certs.blueprint, admin.blueprint, trust.blueprint, blueprint)
-    routes = {key: route for each in registered for key, route in each.operations.items()}
+    registered = (certs, admin, instances, trust)
+    operations = [*(module.blueprint.operations for module in registered), blueprint.operations]
+    routes = {key: route for each in operations for key, route in each.items()}
     paths, schemas = paths_and_schemas(routes)
     return {
         "openapi": "3.1.1",

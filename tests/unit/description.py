@@ -33,7 +33,7 @@ def _described_path(path: str, method: str) -> str:
     fitting = [
         template
         for template, methods in description()["paths"].items()
-        if re.fullmatch(template.replace("{serial}", "[^/]*"), asked) and method in methods
+        if re.fullmatch(re.sub("{[a-z_]+}", "[^/]*", template), asked) and method in methods
     ]
     return min(fitting, key=lambda template: "{" in template)
 

@@ -263,7 +263,7 @@ def test_any_context_makes_one_line(
     context: dict[str, Any], identity: dict[str, Any] | None
 ) -> None:
     outcome = audit.Outcome(403, "code")
-    told = audit.trail({**context, "identity": identity}, "action", outcome, None)
+    told = audit.trail({**context, "identity": identity}, "action", outcome, {})
     assert told is not None
     assert "\n" not in json.dumps(told)
     assert all(str(value).isprintable() for value in told.values())

@@ -478,7 +478,7 @@ class TestProblems:
 class TestEveryRoute:
     def test_every_route_is_signed_and_open_to_every_content_type(self) -> None:
         entries = [entry for methods in app.app.routes.values() for entry in methods.values()]
-        assert len(entries) == 15
+        assert len(entries) == 18
         for entry in entries:
             assert isinstance(entry.authorizer, IAMAuthorizer), entry.uri_pattern
             assert entry.content_types == []
@@ -494,6 +494,9 @@ class TestEveryRoute:
             "/admin/certs": {"GET", "POST"},
             "/admin/certs/{serial}": {"GET", "DELETE"},
             "/admin/certs/diagnose": {"POST"},
+            "/admin/instances": {"GET"},
+            "/admin/instances/{instance_id}": {"GET"},
+            "/admin/instances/{instance_id}/enrol": {"POST"},
             "/trust": {"GET"},
             "/registry/cert": {"POST"},
             "/openapi.json": {"GET"},

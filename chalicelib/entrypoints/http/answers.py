@@ -9,13 +9,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from chalicelib.domain.diagnosis import Diagnosis
+from chalicelib.domain.enrolment.model import Enrolment, EnrolmentPage
 from chalicelib.domain.installer import installer
 from chalicelib.domain.model import CertificatePage, CertificateRecord
 from chalicelib.domain.trust import Trust
 from chalicelib.entrypoints.http import documents
-from chalicelib.entrypoints.http.audit import Granted
+from chalicelib.entrypoints.http.audit import EnrolmentAsked, Granted
 from chalicelib.entrypoints.http.blueprint import Answer, json_answer
 from chalicelib.entrypoints.http.forms import GZIP, JSON, PEM, SHELL
+from chalicelib.entrypoints.http.instance_documents import Instance, InstanceList
 from chalicelib.entrypoints.http.operations import Answers
 from chalicelib.services.issuing import Issued
 from chalicelib.services.revoking import Revoked
@@ -111,6 +113,23 @@ def diagnosis_answer(diagnosis: Diagnosis) -> Answer:
     return json_answer(document)
 
 
+def instances_answer(page: EnrolmentPage) -> Answer:
+    """One page."""
+    shown = [_instance(each) for each in page.enrolments]
+    return json_answer(InstanceList(shown, page.cursor))
+
+
+def instance_answer(known: Enrolment) -> Answer:
+    """One instance."""
+    return json_answer(_instance(known))
+
+
+def enrolling_answer(instance_id: str, known: Enrolment | None) -> Answer:
+    """Accepted; with what was known of the instance until now."""
+    document = _unseen(instance_id) if known is None else _instance(known)
+    return json_answer(document, 202, granted=EnrolmentAsked(instance_id))
+
+
 def _summary(record: CertificateRecord, now: datetime) -> dict[str, Any]:
     return {
         "serial": record.serial,
@@ -147,6 +166,20 @@ def _issued(issued: Issued, now: datetime) -> dict[str, Any]:
         "bundle": link and documents.BundleLocation(link.uri, link.url, _second(link.expires_at)),
         "private_key": _or_unset(bundle.private_key),
     }
+
+
+def _instance(known: Enrolment) -> Instance:
+    document = msgspec.convert(known, Instance, from_attributes=True)
+    for name, value in msgspec.structs.asdict(document).items():
+        if isinstance(value, datetime):
+            setattr(document, name, _second(value))
+    return document
+
+
+def _unseen(instance_id: str) -> Instance:
+    empty = {"owners": [], "tries": 0, "failures": 0, "code": "", "reason": ""}
+    nothing: dict[str, Any] = {**dict.fromkeys(Instance.__struct_fields__), **empty}
+    return Instance(**{**nothing, "instance_id": instance_id})
 
 
 def _created(

@@ -11,11 +11,11 @@ from typing import Generic
 import msgspec
 from chalice.app import MultiDict, Request
 
-from chalicelib.domain.identity import identify
+from chalicelib.domain.identity import identify, is_instance_id
 from chalicelib.domain.model import Caller
 from chalicelib.domain.ownership import canonical_serial
 from chalicelib.entrypoints.http.forms import choose_form
-from chalicelib.entrypoints.http.operations import Body, Nothing, Operation, Query
+from chalicelib.entrypoints.http.operations import Body, Operation, Query
 from chalicelib.entrypoints.http.reading import convert_texts, read_body
 from chalicelib.errors import InvalidRequest, NotFound
 
@@ -55,7 +55,7 @@ class Asked(Generic[Query, Body]):
         """What may be in the query, told to who put something else there."""
         if allowed := sorted(self.operation.query.__struct_fields__):
             return f"there is no such parameter; there are: {', '.join(allowed)}"
-        if self.operation.accepts.shape is Nothing:
+        if not self.operation.accepts.shape.__struct_fields__:
             return "there are no parameters here"
         return "there are no parameters here; what it says belongs into the JSON body"
 
@@ -71,6 +71,21 @@ class Asked(Generic[Query, Body]):
         if serial is None:
             raise NotFound("certificate_not_found", "a serial has 1 to 40 hexadecimal digits")
         return serial
+
+    @cached_property
+    def instance_id(self) -> str:
+        """The instance's id in the path. Raises NotFound for what cannot be one."""
+        instance_id = self._in_path["instance_id"]
+        if not is_instance_id(instance_id):
+            raise NotFound(
+                "instance_not_found", "an instance's id is i- and 8 or 17 hexadecimal digits"
+            )
+        return instance_id
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What the path names, by its parameters. Raises NotFound for what cannot be one."""
+        return {parameter: getattr(self, parameter) for parameter in self._in_path}
 
     @cached_property
     def idempotency_key(self) -> str | None:

@@ -39,25 +39,32 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolmentAsked:
+    """What an admin's request got: the instance is to be enrolled afresh."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a request was answered. code: the problem's; None: there was none."""
 
     status: int
     code: str | None = None
-    granted: Granted | None = None
+    granted: Granted | EnrolmentAsked | None = None
 
 
 def trail(
     context: Mapping[str, Any],
     action: str,
     outcome: Outcome,
-    serial: str | None,
+    named: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """The line's content; None for a request that neither got anything nor was refused it.
 
-    context: API Gateway's requestContext. action: the operation's name. serial: of the certificate
-    that the path names. The path itself is told as its route: what else it holds is a stranger's
-    text, be it a private key pasted into the wrong place.
+    context: API Gateway's requestContext. action: the operation's name. named: what the path
+    names, a certificate's serial or an instance_id. The path itself is told as its route: what else
+    it holds is a stranger's text, be it a private key pasted into the wrong place.
     """
     if outcome.code is None and outcome.granted is None:
         return None
@@ -77,7 +84,7 @@ def trail(
         "user_agent": identity.get("userAgent"),
         "method": context.get("httpMethod"),
         "path": context.get("resourcePath"),
-        "serial": serial,
+        **named,
         **(asdict(outcome.granted) if outcome.granted else {}),
     }
     return {name: _tame(name, value) for name, value in told.items() if value is not None}

@@ -31,7 +31,7 @@ class Answer(Response):
         status: int = 200,
         *,
         headers: Mapping[str, str] | None = None,
-        granted: audit.Granted | None = None,
+        granted: audit.Granted | audit.EnrolmentAsked | None = None,
         code: str | None = None,
     ) -> None:
         # No cache keeps it: most answers are about one caller alone.
@@ -88,7 +88,7 @@ def _serve(view: Callable[[Asked[Query, Body]], Answer], asked: Asked[Query, Bod
         _log_without_message(error)
         answer = _told(problem(500, "internal_error", "something went wrong on our side"))
     context = asked.request.context
-    line = audit.trail(context, view.__name__, answer.outcome, _serial_named(asked))
+    line = audit.trail(context, view.__name__, answer.outcome, _named(asked))
     if line is not None:
         audit.write(line)
     if "Location" in answer.headers:
@@ -108,11 +108,11 @@ def _checked_first(
     return view(asked)
 
 
-def _serial_named(asked: Asked[Query, Body]) -> str | None:
+def _named(asked: Asked[Query, Body]) -> Mapping[str, str]:
     try:
-        return asked.serial
-    except (KeyError, NotFound):
-        return None
+        return asked.named
+    except NotFound:
+        return {}
 
 
 def _told(what: Problem) -> Answer:

@@ -126,6 +126,10 @@ class RevokeBody(Struct, forbid_unknown_fields=True):
     reason: RevocationReason = RevocationReason.UNSPECIFIED
 
 
+class EnrolBody(Struct, forbid_unknown_fields=True):
+    """Nothing: what an instance is given, its tag says."""
+
+
 class CsrBody(Struct, forbid_unknown_fields=True):
     """What key to certify."""
 
@@ -206,6 +210,12 @@ REVOKE = Accepts(
         "another is used": {"reason": "superseded"},
         "a laptop is lost": {"reason": "keyCompromise"},
     },
+)
+ENROL = Accepts(
+    shape=EnrolBody,
+    optional=True,
+    if_empty="Leave out the body and its content type.",
+    examples={"all that can be said": {}},
 )
 REGISTRY = Accepts(
     shape=CsrBody,

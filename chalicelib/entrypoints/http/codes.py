@@ -5,7 +5,7 @@ The texts are part of the API's description. Which status a code comes with is i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from chalicelib.entrypoints.http.problems import STATUS_OF
 from chalicelib.errors import (
@@ -75,6 +75,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
     NotFound: {
         "bundle_expired": "The private key was kept for a day and has gone.",
         "certificate_not_found": "There is no such certificate, or it is somebody else's.",
+        "instance_not_found": "There is no such EC2 instance, or nothing is known of it here.",
     },
     NotAcceptable: {"not_acceptable": "None of the forms that Accept names can be made."},
     Conflict: {
@@ -82,6 +83,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "certificate_revoked": "The certificate is revoked.",
         "grant_ended": "An admin had it issued, and it has ended or was taken back.",
         "idempotency_key_reused": "The Idempotency-Key was used for another request.",
+        "instance_not_enrollable": "The EC2 instance carries no tag with an access, or has ended.",
         "key_lost": "The first answer to this Idempotency-Key was lost, and the key in it.",
         "not_renewable": "It is the registry's own certificate, which its host renews.",
         "not_revocable": "It is the registry's own certificate, which no list can name.",
@@ -96,6 +98,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "no_trust": "Nothing has been published yet.",
         "template_mismatch": "The installer's template does not fit.",
         "unreadable_crl": "A published revocation list cannot be read.",
+        "unreadable_enrolment": "The record of an instance cannot be read.",
         "unreadable_record": "A record does not hold a readable certificate.",
         "unreadable_trust": "The published CAs cannot be read.",
         "unsafe_value": "A setting would not be safe in the installer.",
@@ -106,6 +109,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "bucket_unreadable": "What is stored could not be read.",
         "busy": "Other requests got in the way.",
         "ec2_unreadable": "EC2 did not answer.",
+        "queue_unwritable": "It could not be asked for: the queue did not answer.",
         "table_unreadable": "The records could not be read.",
         "table_unwritable": "The record could not be written.",
     },
@@ -150,7 +154,10 @@ BODY = (
     "unknown_field",
     "wrong_type",
 )
-PATH = ("certificate_not_found",)
+PATH: Mapping[str, Sequence[str]] = {
+    "serial": ("certificate_not_found",),
+    "instance_id": ("instance_not_found",),
+}
 STACK = ("missing_setting", "bad_setting")
 CSR = (
     "private_key_sent",
@@ -203,6 +210,15 @@ LISTING = (
     "never_matches",
     "invalid_cursor",
 )
+LISTING_INSTANCES = (
+    *STACK,
+    "table_unreadable",
+    "unknown_value",
+    "limit_out_of_range",
+    "invalid_cursor",
+)
+ENROLMENTS = (*STACK, "table_unreadable", "unreadable_enrolment")
+ENROLLING = (*ENROLMENTS, "instance_not_enrollable", "ec2_unreadable", "queue_unwritable")
 REVOKING = (*RECORDS, "unknown_value", "not_revocable", "table_unwritable", "busy")
 TRUST = (*STACK, "no_trust", "bucket_unreadable")
 DIAGNOSING = (

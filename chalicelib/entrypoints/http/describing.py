@@ -37,12 +37,21 @@ _HEADERS: Mapping[str, Json] = {
         "schema": {"type": "string", "format": "uri-reference"},
     },
 }
-_SERIAL: Json = {
-    "name": "serial",
-    "in": "path",
-    "required": True,
-    "description": "Up to 40 hexadecimal digits, without colons.",
-    "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"},
+_IN_PATH: Mapping[str, Json] = {
+    "serial": {
+        "name": "serial",
+        "in": "path",
+        "required": True,
+        "description": "Up to 40 hexadecimal digits, without colons.",
+        "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"},
+    },
+    "instance_id": {
+        "name": "instance_id",
+        "in": "path",
+        "required": True,
+        "description": "EC2's id of the instance: i- and 8 or 17 lower-case hexadecimal digits.",
+        "schema": {"type": "string", "pattern": "^i-([0-9a-f]{8}|[0-9a-f]{17})$"},
+    },
 }
 _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
@@ -120,7 +129,7 @@ class _Describing:
         return told
 
     def _parameters(self, path: str, operation: Operation[Any, Any]) -> list[Json]:
-        found = [_SERIAL] if "{serial}" in path else []
+        found = [_IN_PATH[name] for name in _parameters_in(path)]
         if operation.idempotent:
             found.append(_IDEMPOTENCY_KEY)
         queried = self._schemas[operation.query.__name__]["properties"]
@@ -203,11 +212,15 @@ def operation_id(view: Callable[..., Any]) -> str:
 def _codes(path: str, operation: Operation[Any, Any]) -> list[str]:
     """Each once, in alphabetical order."""
     found = {*codes.EVERYWHERE, *codes.CALLER, *operation.problems}
-    if "{serial}" in path:
-        found |= {*codes.PATH}
+    for name in _parameters_in(path):
+        found |= {*codes.PATH[name]}
     if operation.accepts.shape is not Nothing:
         found |= {*codes.BODY}
     return sorted(found)
+
+
+def _parameters_in(path: str) -> list[str]:
+    return re.findall(r"{([a-z_]+)}", path)
 
 
 def _example(status: int, code: str) -> Json:

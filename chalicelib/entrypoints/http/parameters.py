@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chalicelib.domain.enrolment.model import EnrolmentState
 from chalicelib.domain.model import Selection, Status
 from chalicelib.entrypoints.http.bodies import Owner
 from chalicelib.entrypoints.http.reading import refusal
@@ -17,6 +18,16 @@ _BAD_TIME = (
     "give a time as RFC 3339 has it: 2026-03-04T05:06:07Z, or with an offset in place of the Z: "
     "+01:00, in a URL %2B01:00"
 )
+Limit = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=100,
+        description="How many at most.",
+        extra=refusal("limit_out_of_range", "limit must be from 1 to 100"),
+    ),
+]
+Cursor = Annotated[str, Meta(description="next_cursor of the page before.")]
 
 
 class Listing(Struct, forbid_unknown_fields=True):
@@ -36,16 +47,8 @@ class Listing(Struct, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
-    limit: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100,
-            description="How many at most.",
-            extra=refusal("limit_out_of_range", "limit must be from 1 to 100"),
-        ),
-    ] = 50
-    cursor: Annotated[str, Meta(description="next_cursor of the page before.")] | UnsetType = UNSET
+    limit: Limit = 50
+    cursor: Cursor | UnsetType = UNSET
 
     @property
     def start(self) -> str | None:
@@ -76,6 +79,26 @@ class AnyonesListing(Listing, forbid_unknown_fields=True, kw_only=True):
         """Of this owner's."""
         of_all = super().selection()
         return of_all if self.owner is UNSET else replace(of_all, owner=self.owner)
+
+
+class InstanceListing(Struct, forbid_unknown_fields=True):
+    """Which instances to list."""
+
+    state: (
+        Annotated[EnrolmentState, Meta(description="Only those that are in this.")] | UnsetType
+    ) = UNSET
+    limit: Limit = 50
+    cursor: Cursor | UnsetType = UNSET
+
+    @property
+    def wanted(self) -> EnrolmentState | None:
+        """The state they are to be in; None: any."""
+        return None if self.state is UNSET else self.state
+
+    @property
+    def start(self) -> str | None:
+        """Where the page starts; None: at the start."""
+        return None if self.cursor is UNSET else self.cursor
 
 
 def _in_utc(time: datetime) -> datetime:

@@ -158,7 +158,8 @@ def _types(shape: type[msgspec.Struct]) -> dict[str, tuple[inspect.Type, dict[st
 def _invalid(message: str, shape: type[msgspec.Struct], *, typed: bool) -> InvalidRequest:
     """typed: the sender could choose a value's type, so a wrong one is a mistake of its own."""
     if unknown := _UNKNOWN.match(message):
-        detail = f"there is no such field; there are: {', '.join(sorted(shape.__struct_fields__))}"
+        fields = ", ".join(sorted(shape.__struct_fields__))
+        detail = f"there is no such field; there are: {fields}" if fields else "there are no fields"
         return InvalidRequest("unknown_field", detail, field=unknown["field"][:64])
     if missing := _MISSING.match(message):
         needed = missing["field"]
