@@ -28,8 +28,9 @@ KEY_TAG = "holds-key=true"
 # was replaced, or (404, told by its code from a missing bucket) has gone.
 _CHANGING, _CHANGED, _GONE = 409, 412, "NoSuchKey"
 
-# Metadata of the trust's objects: with which CRL number they were published.
+# Metadata of the trust's objects: with which CRL number, and of which version, they were published.
 _PUBLICATION = "crl-number"
+_VERSION = "trust-version"
 
 
 class _Condition(TypedDict, total=False):
@@ -95,6 +96,12 @@ class ConfigBucket:
             raise Misconfigured("no_trust", "there is no CA yet; the operator runs scripts/ca init")
         return _trust_in(document.content)
 
+    def trust_version(self) -> str:
+        """Of the trust as last published, in one small call. As read_trust() raises."""
+        head = self._head(TRUST_DOCUMENT)
+        # What was published before this was written says it in the document alone.
+        return head.trust_version if head and head.trust_version else self.read_trust().version
+
     def published(self) -> PublishedTrust:
         """The trust and the versions of all its objects. Raises DependencyFailed."""
         document = self._read(TRUST_DOCUMENT)
@@ -129,7 +136,7 @@ class ConfigBucket:
                     Bucket=self._name,
                     Key=key,
                     Body=content,
-                    Metadata={_PUBLICATION: str(trust.crl_number)},
+                    Metadata={_PUBLICATION: str(trust.crl_number), _VERSION: trust.version},
                     **condition,
                 )
         except ClientError as error:
@@ -161,10 +168,14 @@ class ConfigBucket:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """version: entity tag. publication: the CRL number it was published with; 0 if it says none."""
+    """version: entity tag. publication: the CRL number it was published with; 0 if it says none.
+
+    trust_version: of what it was published with; empty if it says none.
+    """
 
     version: str
     publication: int
+    trust_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +185,10 @@ class _Object:
 
 
 def _head_of(answer: GetObjectOutputTypeDef | HeadObjectOutputTypeDef) -> _Head:
-    number = answer["Metadata"].get(_PUBLICATION, "")
-    return _Head(answer["ETag"], int(number) if number.isdecimal() else 0)
+    said = answer["Metadata"]
+    number = said.get(_PUBLICATION, "")
+    publication = int(number) if number.isdecimal() else 0
+    return _Head(answer["ETag"], publication, said.get(_VERSION, ""))
 
 
 def _changed_meanwhile(error: ClientError) -> bool:

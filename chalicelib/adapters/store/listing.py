@@ -1,50 +1,23 @@
-"""Listing certificates: pages of bounded work, by queries alone."""
+"""Listing certificates."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters.store.items import CertificateItem, record_of
-from chalicelib.adapters.store.paging import Position, cursor_of, position_in
+from chalicelib.adapters.store.paging import cursor_of, position_in
+from chalicelib.adapters.store.reading import Order, Reading
 from chalicelib.adapters.store.tables import Tables, readable, stored_time
 from chalicelib.domain.model import CertificatePage, CertificateRecord, Selection, Status
 from chalicelib.domain.policy import LONGEST_LIFETIME
-from chalicelib.errors import Misconfigured
-
-log = logging.getLogger(__name__)
 
 # No certificate of ours is older.
 _FIRST_MONTH = (2026, 1)
-
-# How much one page may read before it is given out, full or not.
-_MOST_ITEMS = 1000
-_MOST_QUERIES = 100
-_ITEMS_A_QUERY = 250
-
-
-class _Order(Protocol):
-    """One way through the certificates: an index, and its partitions as they are to be read.
-
-    Where in a partition to go on is said by a condition on the sort key, not by DynamoDB's own
-    ExclusiveStartKey, which it refuses once the key lies outside of the condition.
-    """
-
-    name: ClassVar[str]
-    index: ClassVar[str]
-    sort_key: ClassVar[str]
-    forward: ClassVar[bool]
-
-    def partitions(self, start: str | None) -> Iterator[tuple[str, str]]:
-        """The name of each in cursors, and its key; from *start* on, or all."""
-
-    def after(self, key: str | None) -> Condition | None:
-        """Which sort keys to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +104,8 @@ class CertificateListing:
         """
         order = _order(selection, now)
         start = None if cursor is None else position_in(cursor, order.name)
-        reading = _Reading(self._tables, order, _filter(selection, now), limit)
+        tables, wanted = self._tables, _filter(selection, now)
+        reading = Reading(tables, tables.certificates, order, wanted, limit, _record_in)
         reading.read(start)
         stopped_at = reading.stopped_at
         return CertificatePage(
@@ -139,7 +113,7 @@ class CertificateListing:
         )
 
 
-def _order(selection: Selection, now: datetime) -> _Order:
+def _order(selection: Selection, now: datetime) -> Order:
     if selection.owner is not None:
         return _OfOwner(selection.owner)
     if selection.expires_before is not None:
@@ -169,61 +143,6 @@ def _filter(selection: Selection, now: datetime) -> Condition | None:
     return whole
 
 
-@dataclass
-class _Reading:
-    """One page in the making. stopped_at: where there may be more; None at the end of all."""
-
-    tables: Tables
-    order: _Order
-    filter: Condition | None
-    limit: int
-    found: list[CertificateRecord] = field(default_factory=list)
-    stopped_at: Position | None = None
-    _items: int = 0
-    _queries: int = 0
-
-    def read(self, start: Position | None) -> None:
-        for name, partition in self.order.partitions(None if start is None else start.partition):
-            key = start.key if start is not None and start.partition == name else None
-            self.stopped_at = self._read_partition(name, partition, key)
-            if self.stopped_at is not None:
-                return
-
-    def _read_partition(self, name: str, partition: str, key: str | None) -> Position | None:
-        """Where it had to stop; None when the partition was read to its end."""
-        while self._items < _MOST_ITEMS and self._queries < _MOST_QUERIES:
-            answer = self._query(partition, key)
-            for item in answer["Items"]:
-                if len(self.found) == self.limit:
-                    return Position(name, key)
-                key = item[self.order.sort_key]["S"]
-                self._add(item)
-            last = answer.get("LastEvaluatedKey")
-            if last is None:
-                return None
-            key = last[self.order.sort_key]["S"]
-        return Position(name, key)
-
-    def _add(self, item: dict[str, Any]) -> None:
-        """One damaged item must not hide the others."""
-        serial = item["serial"]["S"]
-        try:
-            with readable(serial):
-                self.found.append(record_of(CertificateItem.from_raw_data(item)))
-        except Misconfigured:
-            log.error("the record of %s is broken and left out of a list", serial)
-
-    def _query(self, partition: str, key: str | None) -> Any:
-        wanted = self.limit - len(self.found) + 1  # one more shows that there is more
-        self._queries += 1
-        answer = self.tables.query(
-            self.tables.certificates,
-            partition,
-            index_name=self.order.index,
-            range_key_condition=self.order.after(key),
-            filter_condition=self.filter,
-            scan_index_forward=self.order.forward,
-            limit=wanted if self.filter is None else _ITEMS_A_QUERY,
-        )
-        self._items += answer["ScannedCount"]
-        return answer
+def _record_in(item: dict[str, Any]) -> CertificateRecord:
+    with readable(item["serial"]["S"]):
+        return record_of(CertificateItem.from_raw_data(item))

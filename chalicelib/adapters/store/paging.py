@@ -1,4 +1,4 @@
-"""Opaque cursors: where in a list of certificates the next page starts."""
+"""Opaque cursors: where in a list the next page starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from chalicelib.errors import InvalidRequest
 
 _CURSOR = re.compile(
-    r"(?P<order>[a-z]+)\|(?P<partition>(?:\d{4}-\d\d(?:-\d\d)?)?)\|"
-    r"(?P<key>(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z#[0-9a-f]{40})?)"
+    r"(?P<order>[a-z]+)\|(?P<partition>(?:\d{4}-\d\d(?:-\d\d)?|[a-z_]{1,32})?)\|"
+    r"(?P<key>(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z#(?:[0-9a-f]{40}|i-[0-9a-f]{8,17}))?)"
 )
 
 
@@ -19,8 +19,8 @@ _CURSOR = re.compile(
 class Position:
     """After *key* in this partition; from the partition's beginning without one.
 
-    partition: a month or a day; empty in an owner's certificates, so that a cursor leads nobody
-    to another owner's.
+    partition: a month or a day, or an instance's state; empty in an owner's certificates, so that
+    a cursor leads nobody to another owner's.
     """
 
     partition: str

@@ -61,6 +61,18 @@ class Tables:
             answer: Mapping[str, Any] = self.connection.query(table, partition, **options)
             return answer
 
+    def batch_get(self, table: str, keys: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
+        """One call of BatchGetItem, consistent, as query(); what it left out is its answer's word.
+
+        Raises DependencyFailed.
+        """
+        wanted: Sequence[Any] = keys  # pynamodb's hint is of texts, its code of keys
+        with our_errors():
+            answer: Mapping[str, Any] = self.connection.batch_get_item(
+                table, wanted, consistent_read=True
+            )
+            return answer
+
 
 class CancelledError(Exception):
     """A condition did not hold, so nothing was written.
@@ -158,12 +170,12 @@ def _silent() -> DependencyFailed:
 
 
 @contextmanager
-def readable(serial: str) -> Iterator[None]:
+def readable(name: str, code: str = "unreadable_record") -> Iterator[None]:
     """Raises Misconfigured for what pynamodb and our values say of an item that was damaged."""
     try:
         yield
     except (AttributeDeserializationError, TypeError, ValueError) as error:
-        raise Misconfigured("unreadable_record", f"the record of {serial} is broken") from error
+        raise Misconfigured(code, f"the record of {name} is broken") from error
 
 
 def contended() -> Contended:

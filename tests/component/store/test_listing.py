@@ -14,7 +14,7 @@ from chalicelib.adapters.store import (
     RevocationStore,
     Tables,
 )
-from chalicelib.adapters.store import listing as module
+from chalicelib.adapters.store import reading as module
 from chalicelib.domain.model import (
     CertificatePage,
     CertificateRecord,
