@@ -13,6 +13,7 @@ import pytest
 
 import app
 from chalicelib import bootstrap
+from chalicelib.adapters.queue import EnrolmentQueue
 from chalicelib.domain.enrolment.model import Ask, Why
 from chalicelib.entrypoints import enrolment
 from chalicelib.errors import DependencyFailed
@@ -251,6 +252,19 @@ class TestTheQueue:
         answer = advanced(*(message(f"m{n}", body) for n, body in enumerate(bodies)))
         assert answer == {"batchItemFailures": []}
         assert services.advanced == [(f"m{n}", Ask(INSTANCE, why)) for n, why in enumerate(Why)]
+
+    def test_what_is_asked_for_comes_out_as_it_was_put_in(self, services: Services) -> None:
+        sent: list[str] = []
+
+        def take(**batch: Any) -> dict[str, Any]:
+            sent.extend(entry["MessageBody"] for entry in batch["Entries"])
+            return {}
+
+        sqs: Any = SimpleNamespace(send_message_batch=take)
+        asks = [Ask(INSTANCE, why) for why in Why] + [Ask(OLD_INSTANCE, Why.EVENT)]
+        EnrolmentQueue(lambda: sqs, "https://queue").ask(asks)
+        advanced(*(message("m", body) for body in sent))
+        assert [ask for _, ask in services.advanced] == asks
 
     def test_only_what_failed_comes_again(self, services: Services) -> None:
         services.failing = ["b", "d"]
