@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 # The services that chalicelib makes clients of; a test holds this against the source.
-SERVICES = frozenset({"dynamodb", "ec2", "events", "iam", "s3", "ssm"})
+SERVICES = frozenset({"dynamodb", "ec2", "events", "iam", "s3", "sqs", "ssm"})
 
 _DESCRIPTIONS = "botocore/data/"
 _UNUSED = ("boto3/data/", "boto3/examples/")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from chalicelib.domain.events import SOURCE, DetailType
+from chalicelib.domain.model import Access
 from chalicelib.domain.trust import TRUST_KEYS
 
 CHALICE = Path(__file__).parents[2] / ".chalice"
@@ -110,6 +111,11 @@ def function_statements(name):
     return json.loads((CHALICE / name).read_text())["Statement"]
 
 
+API = "policy-api.json"
+ADVANCE = "policy-advance-instance.json"
+RECONCILE = "policy-reconcile-instances.json"
+ON_INSTANCE = "policy-on-instance-state.json"
+ON_COMMAND = "policy-on-command-state.json"
 FUNCTIONS = sorted(path.name for path in CHALICE.glob("policy-*.json"))
 
 
@@ -134,7 +140,11 @@ def test_no_function_may_write_a_parameter_nor_use_a_wildcard_action(name):
 def test_every_star_resource_is_one_that_aws_has_no_arn_for(name):
     for statement in function_statements(name):
         if statement["Resource"] == "*":
-            assert actions(statement) == ["ec2:DescribeInstances"]
+            assert set(actions(statement)) <= {
+                "ec2:DescribeInstances",
+                "ssm:DescribeInstanceInformation",
+                "ssm:GetCommandInvocation",
+            }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -147,9 +157,11 @@ def test_a_ca_key_is_decrypted_only_as_its_own_parameter(name):
             assert "PARAMETER_ARN" in condition or "aws:s3:arn" in condition
 
 
-def test_only_what_signs_reads_keys():
-    assert "server-ca-key" in texts(function_statements("policy-api.json"))
-    assert "server-ca-key" not in texts(function_statements("policy-refresh-crl.json"))
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_only_what_signs_reads_keys(name):
+    policy = texts(function_statements(name))
+    assert ("server-ca-key" in policy) == (name == API)
+    assert ("client-ca-key" in policy) == (name in (API, "policy-refresh-crl.json", ADVANCE))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -176,7 +188,7 @@ def test_a_machine_reads_no_parameter_of_ours(name):
     assert "Condition" not in denied
 
 
-@pytest.mark.parametrize("name", ["policy-api.json", "policy-refresh-crl.json"])
+@pytest.mark.parametrize("name", [API, "policy-refresh-crl.json", ADVANCE])
 def test_who_publishes_the_trust_writes_its_objects_alone(name):
     """trust/ is to hold scripts too, which machines run as root."""
     writes = [
@@ -224,3 +236,89 @@ def test_who_announces_reads_the_stream_and_neither_table_nor_key_nor_bucket():
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != ANNOUNCE])
 def test_nobody_else_puts_events(name):
     assert "events:" not in texts(function_statements(name))
+
+
+def allowed(name, resource):
+    """The actions that the function may take on what the statement's Resource names."""
+    return sorted(
+        action
+        for statement in function_statements(name)
+        if resource in texts(statement["Resource"])
+        for action in actions(statement)
+    )
+
+
+def services_of(name):
+    """Of which services the function may do anything at all."""
+    return {action.split(":")[0] for s in function_statements(name) for action in actions(s)}
+
+
+def test_who_hears_of_instances_and_commands_looks_and_asks_and_nothing_else():
+    for name, services in (
+        (ON_INSTANCE, {"ec2", "dynamodb", "sqs", "logs"}),
+        (ON_COMMAND, {"dynamodb", "sqs", "logs"}),
+    ):
+        assert services_of(name) == services
+        assert allowed(name, "InstancesTable") == ["dynamodb:GetItem"]
+        assert allowed(name, "EnrolmentQueue") == ["sqs:SendMessage"]
+
+
+def test_the_clock_reads_what_is_due_and_never_the_whole_table():
+    assert services_of(RECONCILE) == {"dynamodb", "ec2", "s3", "kms", "sqs", "logs"}
+    assert allowed(RECONCILE, "InstancesTable.Arn}/index/by_due") == ["dynamodb:Query"]
+    assert allowed(RECONCILE, "InstancesTable.Arn}/index/by_trust") == ["dynamodb:Query"]
+    table = '{"Fn::GetAtt": ["InstancesTable", "Arn"]}'
+    assert allowed(RECONCILE, table) == ["dynamodb:BatchGetItem", "dynamodb:UpdateItem"]
+    assert allowed(RECONCILE, "/trust/") == ["s3:GetObject"]
+    assert allowed(RECONCILE, "EnrolmentQueue") == ["sqs:SendMessage"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_function_may_scan_a_table_or_delete_what_is_known_of_an_instance(name):
+    every = {action for s in function_statements(name) for action in actions(s)}
+    assert "dynamodb:Scan" not in every
+    assert "dynamodb:DeleteItem" not in allowed(name, "InstancesTable")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_only_who_advances_instances_writes_of_them_takes_asks_and_sends_commands(name):
+    every = {action for s in function_statements(name) for action in actions(s)}
+    one = name == ADVANCE
+    assert ("ssm:SendCommand" in every) == one
+    assert ("ssm:GetCommandInvocation" in every) == one
+    assert ("sqs:ReceiveMessage" in every) == one
+    assert ("dynamodb:PutItem" in allowed(name, "InstancesTable")) == one
+
+
+def test_commands_are_shell_scripts_on_instances_of_this_account_that_carry_the_tag():
+    """IAM asks for both: the document and every instance (AWS "Actions, resources, and condition
+    keys for AWS Systems Manager")."""
+    document, instances = (
+        s for s in function_statements(ADVANCE) if "ssm:SendCommand" in actions(s)
+    )
+    assert document["Resource"]["Fn::Sub"].endswith(":${AWS::Region}::document/AWS-RunShellScript")
+    where = ":ec2:${AWS::Region}:${AWS::AccountId}:instance/*"
+    assert instances["Resource"]["Fn::Sub"].endswith(where)
+    name, usual, other = instances["Condition"]["Fn::If"]
+    tag = stack()["Parameters"]["InstanceTag"]["Default"]
+    assert stack()["Conditions"][name] == ["InstanceTag", tag]
+    assert usual == {"StringEquals": {f"ssm:resourceTag/{tag}": list(Access)}}
+    assert other == {"Ref": "AWS::NoValue"}
+
+
+def test_who_advances_instances_reads_no_bundle():
+    """Of one with a private key of ours, which an instance may have asked for, it is rid."""
+    assert allowed(ADVANCE, "/certs/") == ["s3:DeleteObject"]
+    assert allowed(ADVANCE, "CertificatesTable.Arn}/index") == ["dynamodb:Query"]
+    assert "by_month" not in texts(function_statements(ADVANCE))
+
+
+def test_an_instance_may_ask_for_certificates_and_the_trust_and_for_nothing_else():
+    assert invocable("DockerInstancePolicy") == ["POST/certs", "GET/trust"]
+    granted = [s for s in statements_of("DockerInstancePolicy") if s["Effect"] == "Allow"]
+    every = sorted(action for statement in granted for action in actions(statement))
+    assert every == ["execute-api:Invoke", "kms:Decrypt", "s3:GetObject"]
+    for statement in granted:
+        if statement["Action"] == "kms:Decrypt":
+            assert "kms:ViaService" in texts(statement["Condition"])
+            assert "kms:EncryptionContext:aws:s3:arn" in texts(statement["Condition"])
