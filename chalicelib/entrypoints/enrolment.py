@@ -45,11 +45,12 @@ def on_instance_state(event: CloudWatchEvent) -> None:
 
     Lets every error out: Lambda tries twice more; after that reconcile_instances finds it.
     """
-    named: object = event.detail.get("instance-id")
     if event.detail_type == _TAG_CHANGED:
-        named = "".join(event.resources[:1]).rpartition("/")[2]
-    if _names_instance(named):
-        bootstrap.services().asking.instance_changed(named)
+        tagged = "".join(event.resources[:1]).rpartition("/")[2]
+        if _names_instance(tagged):
+            bootstrap.services().asking.tag_changed(tagged)
+    elif _names_instance(changed := event.detail.get("instance-id")):
+        bootstrap.services().asking.instance_changed(changed)
 
 
 @blueprint.on_cw_event(

@@ -48,6 +48,7 @@ class Services:
     def asking(self) -> Any:
         return SimpleNamespace(
             instance_changed=lambda instance_id: self._ask("instance", instance_id),
+            tag_changed=lambda instance_id: self._ask("tag", instance_id),
             command_ended=lambda instance_id: self._ask("command", instance_id),
         )
 
@@ -154,8 +155,14 @@ class TestEvents:
     ) -> None:
         enrolment.on_instance_state(state_event(instance_id), None)
         enrolment.on_instance_state(state_event(instance_id, "terminated"), None)
+        assert services.asked == [("instance", instance_id)] * 2
+
+    @pytest.mark.parametrize("instance_id", [INSTANCE, OLD_INSTANCE])
+    def test_the_instance_is_asked_for_whose_tag_changed(
+        self, services: Services, instance_id: str
+    ) -> None:
         enrolment.on_instance_state(tag_event(arn_of(instance_id)), None)
-        assert services.asked == [("instance", instance_id)] * 3
+        assert services.asked == [("tag", instance_id)]
 
     def test_the_instance_is_asked_for_whose_command_ended(self, services: Services) -> None:
         enrolment.on_command_state(command_event(INSTANCE), None)
