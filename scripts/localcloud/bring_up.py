@@ -84,7 +84,7 @@ class BringUp:
 
     def _emulator(self) -> Part:
         command = [sys.executable, "-m", "localcloud.emulator"]
-        arguments = [str(self.ports.gateway), str(self.layout.metadata)]
+        arguments = [str(self.ports.gateway), str(self.layout.root)]
         return self._python_part("emulator", [*command, *arguments], vital=True)
 
     def _slack(self) -> Part:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from localcloud import hooks
 from localcloud.hooks.rebinding import module
+from localcloud.layout import Layout
 
 SETTINGS = {
     "AUTH": "true",  # signatures and policies count
@@ -24,16 +26,16 @@ SETTINGS = {
 def main(arguments: list[str]) -> int:
     """Serve on the gateway port until the process is ended.
 
-    arguments: the port, and the directory for the addresses of instances' metadata services.
+    arguments: the port, and the local cloud's directory.
     """
-    port, metadata_directory = arguments
+    port, root = arguments
     # Lambda functions inherit the environment: nothing of the checkout may be importable there.
     os.environ.pop("PYTHONPATH", None)
     # MiniStack reads its settings while it is imported.
     os.environ.update(SETTINGS, GATEWAY_PORT=port)
     sys.argv = ["ministack"]
     application = module("app")
-    hooks.apply_all(metadata_directory)
+    hooks.apply_all(Layout(Path(root)))
     application.main()
     return 0
 

@@ -92,8 +92,8 @@ def clear(layout: Layout) -> bool:
             f"something that is not in {layout.supervisor} holds {layout.supervisor_lock}"
         )
     lock.release()
-    for stale in (layout.supervisor, layout.control, layout.ready):
+    for stale in (layout.supervisor, layout.control, layout.ready, layout.api_calls):
         stale.unlink(missing_ok=True)
-    for stale in (layout.temporary, layout.metadata):
+    for stale in (layout.temporary, layout.metadata, layout.instances):
         shutil.rmtree(stale, ignore_errors=True)
     return left > 0

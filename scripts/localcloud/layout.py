@@ -25,7 +25,8 @@ class Layout:
     def prepare(self) -> None:
         """Make the directories, private; everything made from here on is private too."""
         os.umask(0o077)
-        for each in (self.root, self.logs, self.temporary, self.metadata, self.keys):
+        directories = (self.logs, self.temporary, self.metadata, self.instances, self.keys)
+        for each in (self.root, *directories):
             each.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
 
@@ -78,6 +79,21 @@ class Layout:
     def metadata(self) -> Path:
         """One file an instance: the URL of its metadata service."""
         return self.root / "instance-metadata"
+
+    @property
+    def instances(self) -> Path:
+        """A directory an EC2 instance that is a sandbox: its disk, and whether it runs."""
+        return self.root / "instances"
+
+    @property
+    def faults(self) -> Path:
+        """What goes wrong on purpose, for tests; usually not there."""
+        return self.root / "faults.json"
+
+    @property
+    def api_calls(self) -> Path:
+        """How often whom the emulated AWS was called by, written a moment after the calls."""
+        return self.root / "api-calls.json"
 
     @property
     def keys(self) -> Path:

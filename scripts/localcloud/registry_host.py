@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chalicelib.domain.registry_host import HostLayout, RefreshSource, S3Storage, host_files
+from localcloud import images
 from localcloud.aws import REGION, SETTINGS, Caller
 from localcloud.layout import CHECKOUT, Layout, write_private
 from localcloud.parts import Part
@@ -25,7 +26,6 @@ from localcloud.ports import Ports
 
 NAME = "registry-host"
 REFRESH_SECONDS = 2.0
-IMAGE = "ami-00000000"  # the emulator takes any
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def ensure_instance(operator: Caller, profile: str) -> tuple[str, bool]:
         for instance in reservation["Instances"]:
             return instance["InstanceId"], False
     launched = ec2.run_instances(
-        ImageId=IMAGE,
+        ImageId=images.BARE,
         MinCount=1,
         MaxCount=1,
         IamInstanceProfile={"Name": profile},

@@ -13,16 +13,21 @@ from typing import Any
 
 from localcloud import health, ports
 from localcloud.aws import ROOT, SETTINGS, Caller, Key
-from localcloud.layout import CHECKOUT
+from localcloud.layout import CHECKOUT, Layout
 from localcloud.processes import until
 
 
 @dataclass(frozen=True)
 class EmulatedAws:
-    """Where it is, and where the addresses of instances' metadata services are written."""
+    """Where it is, and the directory that is its cloud's."""
 
     endpoint: str
-    metadata: Path
+    layout: Layout
+
+    @property
+    def metadata(self) -> Path:
+        """Where the addresses of instances' metadata services are written."""
+        return self.layout.metadata
 
     def client(self, service: str, key: Key = ROOT, token: str | None = None) -> Any:
         """A client of the service that signs with this key."""
@@ -40,9 +45,10 @@ class EmulatedAws:
 def emulated_aws(directory: Path) -> Iterator[EmulatedAws]:
     """Up when entered, gone when left."""
     chosen = ports.choose(directory / "ports.json", {})
-    metadata = directory / "metadata"
+    layout = Layout(directory)
+    layout.prepare()
     process = subprocess.Popen(
-        [sys.executable, "-m", "localcloud.emulator", str(chosen.gateway), str(metadata)],
+        [sys.executable, "-m", "localcloud.emulator", str(chosen.gateway), str(directory)],
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(CHECKOUT / "scripts"),
@@ -54,7 +60,7 @@ def emulated_aws(directory: Path) -> Iterator[EmulatedAws]:
     )
     try:
         assert until(lambda: health.emulator_answers(chosen), 20), "the emulator did not come up"
-        yield EmulatedAws(f"http://127.0.0.1:{chosen.gateway}", metadata)
+        yield EmulatedAws(f"http://127.0.0.1:{chosen.gateway}", layout)
     finally:
         process.terminate()
         process.wait(10)

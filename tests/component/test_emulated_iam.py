@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 import pytest
 from botocore.exceptions import ClientError
 
+from localcloud import images
 from localcloud.aws import Key
 from tests.component.emulated_aws import EmulatedAws, emulated_aws
 
@@ -95,9 +96,78 @@ def test_a_path_of_parameters_is_allowed_by_its_own_name(aws: EmulatedAws) -> No
         ssm.get_parameters_by_path(Path="/g/theirs")
 
 
+DOCUMENT = "arn:aws:ssm:us-east-1::document/AWS-RunShellScript"
+INSTANCES = f"arn:aws:ec2:us-east-1:{ACCOUNT}:instance/"
+TAGGED = {"StringLike": {"aws:ResourceTag/registry-trust": "*"}}
+
+
+def sent(aws: EmulatedAws, key: Key, instance_id: str) -> str:
+    """The code with which SendCommand is refused."""
+    with pytest.raises(ClientError) as refused:
+        aws.client("ssm", key).send_command(
+            InstanceIds=[instance_id],
+            DocumentName="AWS-RunShellScript",
+            Parameters={"commands": ["true"]},
+        )
+    return str(refused.value.response["Error"]["Code"])
+
+
+def test_a_command_needs_leave_for_its_document_and_for_its_instance(aws: EmulatedAws) -> None:
+    """None of the instances has an agent: whoever is let through is told that."""
+    (mine, _), (other, _) = instance(aws), instance(aws)
+    document, machine = (allow("ssm:SendCommand", arn) for arn in (DOCUMENT, INSTANCES + mine))
+    both = user(aws, "sends", document, machine)
+
+    assert sent(aws, both, mine) == "InvalidInstanceId"
+    assert sent(aws, both, other) == "AccessDeniedException"
+    assert sent(aws, user(aws, "no-instance", document), mine) == "AccessDeniedException"
+    assert sent(aws, user(aws, "no-document", machine), mine) == "AccessDeniedException"
+    all_documents = allow("ssm:SendCommand", f"arn:aws:ssm:us-east-1:{ACCOUNT}:document/*")
+    assert sent(aws, user(aws, "own", all_documents, machine), mine) == "AccessDeniedException"
+
+
+def test_a_command_may_depend_on_the_tags_of_its_instance(aws: EmulatedAws) -> None:
+    tags = [{"Key": "registry-trust", "Value": "pull"}]
+    (tagged, _), (other, _) = (
+        instance(aws, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]),
+        instance(aws),
+    )
+    machines = allow("ssm:SendCommand", INSTANCES + "*", Condition=TAGGED)
+    key = user(aws, "by-tag", allow("ssm:SendCommand", DOCUMENT), machines)
+
+    assert sent(aws, key, tagged) == "InvalidInstanceId"
+    assert sent(aws, key, other) == "AccessDeniedException"
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        ("DescribeInstanceInformation", {}),
+        ("GetCommandInvocation", {"CommandId": "c" * 36, "InstanceId": "i-00000001"}),
+    ],
+)
+def test_who_reads_about_commands_needs_leave_for_everything(
+    aws: EmulatedAws, action: str, asked: dict[str, str]
+) -> None:
+    everything = user(aws, f"all-{action}", allow(f"ssm:{action}", "*"))
+    one = user(aws, f"one-{action}", allow(f"ssm:{action}", INSTANCES + "i-00000001"))
+
+    def code(key: Key) -> str:
+        method = "".join(f"_{c.lower()}" if c.isupper() else c for c in action).strip("_")
+        try:
+            getattr(aws.client("ssm", key), method)(**asked)
+        except ClientError as refused:
+            return str(refused.response["Error"]["Code"])
+        return ""
+
+    assert code(everything) in {"", "InvocationDoesNotExist"}
+    assert code(one) == "AccessDeniedException"
+
+
 def instance(aws: EmulatedAws, **more: Any) -> tuple[str, str]:
     """A launched instance: its id, and where its metadata service is."""
-    launched = aws.client("ec2").run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, **more)
+    asked = {"ImageId": images.BARE, "MinCount": 1, "MaxCount": 1, **more}
+    launched = aws.client("ec2").run_instances(**asked)
     instance_id = launched["Instances"][0]["InstanceId"]
     return instance_id, (aws.metadata / instance_id).read_text().strip()
 
@@ -151,6 +221,17 @@ def test_metadata_is_told_only_to_who_shows_this_instances_token(
     for token in (None, token_of_other):
         with pytest.raises(HTTPError, match="401"):
             told(mine, "/latest/meta-data/instance-id", token)
+
+
+def test_metadata_lies_where_no_other_instance_finds_it(aws: EmulatedAws) -> None:
+    """All are on loopback; what is not on a path of this instance's own is not there."""
+    _, endpoint = instance(aws, ImageId=images.WITHOUT_AGENT)
+    server = endpoint.rpartition("/")[0]
+
+    assert told(endpoint, "/latest/api/token", method="PUT")
+    for path in ("/latest/api/token", "/x/latest/api/token", "//latest/api/token"):
+        with pytest.raises(HTTPError, match="400"):
+            told(server, path, method="PUT")
 
 
 def test_an_instance_without_a_profile_has_no_credentials(aws: EmulatedAws) -> None:

@@ -1,12 +1,15 @@
 """An instance metadata service for every EC2 instance, as each has on AWS.
 
-MiniStack has one for all, whose credentials belong to nobody and are refused when they sign.
-Here an instance is given an endpoint of its own when it is launched; the credentials it hands out
-are sessions `assumed-role/ROLE/<instance id>` of the role in its instance profile, which is what
-the registry host and every enrolling instance sign with. Only IMDSv2 is answered.
+MiniStack has one for all, whose credentials belong to nobody and are refused when they sign. Here
+an instance is given an endpoint of its own when it is launched; the credentials it hands out are
+sessions `assumed-role/ROLE/<instance id>` of the role in its instance profile, which is what the
+registry host and every enrolling instance sign with. Only IMDSv2 is answered.
 
 Where an instance's endpoint listens is written to `<directory>/<instance id>`: on AWS it would be
-http://169.254.169.254. SDKs find it through AWS_EC2_METADATA_SERVICE_ENDPOINT.
+http://169.254.169.254. SDKs find it through AWS_EC2_METADATA_SERVICE_ENDPOINT. All machines share
+the network here, so the path of a sandbox's endpoint begins with a word that no other one knows.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
+"Use the Instance Metadata Service to access instance metadata"
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from localcloud.hooks.rebinding import attribute, module
+from localcloud.hooks.rebinding import attribute, module, rebind_entry
+from localcloud.images import SANDBOXES
 
 CREDENTIALS = "/latest/meta-data/iam/security-credentials"
 CREDENTIAL_SECONDS = 6 * 3600
@@ -31,23 +35,40 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105  the name of a header, not a token
 
 
-def apply(directory: str) -> None:
-    """Start an endpoint with each instance that RunInstances makes."""
+def apply(directory: Path) -> None:
+    """Start an endpoint with each instance that RunInstances makes; end it with the instance."""
     machines, responses = module("services.ec2"), module("core.responses")
     actions, instances = attribute(machines, "_ACTION_MAP"), attribute(machines, "_instances")
     account, region = attribute(responses, "get_account_id"), attribute(responses, "get_region")
     sessions = Sessions()
-    run_instances = actions["RunInstances"]
+    endpoints: dict[str, Endpoint] = {}
 
-    def run(request: Any) -> Any:
-        before = set(instances.keys())
-        answer = run_instances(request)
-        for instance_id in set(instances.keys()) - before:
-            machine = Machine(instances[instance_id], account(), region(), sessions)
-            start_endpoint(machine, Path(directory))
-        return answer
+    def running(run: Any) -> Any:
+        def launch(request: Any) -> Any:
+            before = set(instances.keys())
+            answer = run(request)
+            for name in set(instances.keys()) - before:
+                machine = Machine(instances[name], account(), region(), sessions)
+                endpoints[name] = start_endpoint(machine, directory)
+            return answer
 
-    actions["RunInstances"] = run
+        return launch
+
+    def terminating(terminate: Any) -> Any:
+        def end(request: Any) -> Any:
+            answer = terminate(request)
+            for name in [n for n in endpoints if _has_ended(instances.get(n))]:
+                end_endpoint(endpoints.pop(name), name, directory)
+            return answer
+
+        return end
+
+    rebind_entry(actions, "RunInstances", running)
+    rebind_entry(actions, "TerminateInstances", terminating)
+
+
+def _has_ended(record: dict[str, Any] | None) -> bool:
+    return record is not None and record["State"]["Name"] == "terminated"
 
 
 class Sessions:
@@ -165,6 +186,8 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.machine = machine
         self.token = secrets.token_urlsafe(32)
+        in_sandbox = machine.record["ImageId"] in SANDBOXES
+        self.path = f"/{secrets.token_urlsafe(16)}" if in_sandbox else ""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -174,7 +197,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Hand out the token that every other request must show."""
-        if self.path == "/latest/api/token" and f"{TOKEN_HEADER}-ttl-seconds" in self.headers:
+        if self._asked() == "/latest/api/token" and f"{TOKEN_HEADER}-ttl-seconds" in self.headers:
             self._send(HTTPStatus.OK, self.server.token)
         else:
             self._send(HTTPStatus.BAD_REQUEST)
@@ -185,8 +208,13 @@ class Answer(BaseHTTPRequestHandler):
         if not secrets.compare_digest(shown.encode(), self.server.token.encode()):
             self._send(HTTPStatus.UNAUTHORIZED)
             return
-        fact = self.server.machine.tell(self.path.rstrip("/"))
+        fact = self.server.machine.tell(self._asked())
         self._send(HTTPStatus.NOT_FOUND if fact is None else HTTPStatus.OK, fact or "")
+
+    def _asked(self) -> str:
+        """The path below this instance's own; empty for any other."""
+        path = self.path.rstrip("/")
+        return path.removeprefix(self.server.path) if path.startswith(self.server.path) else ""
 
     def _send(self, status: HTTPStatus, text: str = "") -> None:
         body = text.encode()
@@ -201,10 +229,23 @@ class Answer(BaseHTTPRequestHandler):
         """Say nothing: the log is the emulator's."""
 
 
-def start_endpoint(machine: Machine, directory: Path) -> None:
+def start_endpoint(machine: Machine, directory: Path) -> Endpoint:
     """Start the instance's endpoint and write its URL where others look for it."""
     endpoint = Endpoint(machine)
     threading.Thread(target=endpoint.serve_forever, daemon=True).start()
     directory.mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{endpoint.server_address[1]}"
+    url = f"http://127.0.0.1:{endpoint.server_address[1]}{endpoint.path}"
     (directory / machine.instance_id).write_text(url + "\n")
+    return endpoint
+
+
+def end_endpoint(endpoint: Endpoint, instance_id: str, directory: Path) -> None:
+    """Nobody is told anything about that instance any more."""
+    (directory / instance_id).unlink(missing_ok=True)
+    # Away from the caller, who would wait for it to notice.
+    threading.Thread(target=_close, args=(endpoint,), daemon=True).start()
+
+
+def _close(endpoint: Endpoint) -> None:
+    endpoint.shutdown()
+    endpoint.server_close()

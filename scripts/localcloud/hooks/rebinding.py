@@ -27,3 +27,10 @@ def attribute(owner: Any, name: str) -> Any:
 def rebind(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     """Put wrap(what is there now) in its place."""
     setattr(owner, name, wrap(attribute(owner, name)))
+
+
+def rebind_entry(table: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    """The same for an entry of a table of handlers; raises Missing."""
+    if name not in table:
+        raise Missing(f"there is no handler for {name}")
+    table[name] = wrap(table[name])

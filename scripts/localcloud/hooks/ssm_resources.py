@@ -1,8 +1,12 @@
 """SSM calls that name several resources, or name them otherwise than by `Name`.
 
-MiniStack evaluates them against the resource `*`, so a policy that names a parameter or a path
-never allows them, and one that allows `*` allows everything. AWS evaluates each resource by ARN.
+MiniStack evaluates them against the resource `*`, so a policy that names a parameter, a path, a
+document or an instance never allows them, and one that allows `*` allows everything. AWS evaluates
+each resource by ARN: of SendCommand the document and every instance, with the instance's tags for
+conditions. GetCommandInvocation and DescribeInstanceInformation have no resource but `*`, there as
+here.
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssystemsmanager.html
+"Actions, resources, and condition keys for AWS Systems Manager"
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from typing import Any
 
 from localcloud.hooks.rebinding import attribute, module, rebind
 
+OF_AWS = ("AWS-", "AWSSupport-")  # documents that belong to no account
+
 # What the request at hand names; set while its resource is looked for, read when it is judged.
 named_resources: ContextVar[list[str] | None] = ContextVar("named_resources", default=None)
 
@@ -22,12 +28,13 @@ def apply() -> None:
     """Judge each of the resources that such a call names; all must be allowed."""
     actions, evaluator = module("core.iam_actions"), module("core.iam_evaluator")
     action_of = attribute(actions, "_action_from_target")
+    tags = attribute(module("services.ec2"), "_tags")
     rebind(actions, "extract_resource_arn", lambda inner: _extracting(inner, action_of))
-    rebind(evaluator, "enforce", _enforcing)
+    rebind(evaluator, "enforce", lambda inner: _enforcing(inner, tags))
 
 
 def resource_arns(action: str, body: bytes, region: str, account: str) -> list[str]:
-    """ARNs of the parameters that an SSM call names; none for calls that name them by `Name`."""
+    """ARNs of what an SSM call names; none for calls that name one parameter by `Name`."""
     try:
         request = json.loads(body or b"{}")
     except ValueError:
@@ -37,7 +44,22 @@ def resource_arns(action: str, body: bytes, region: str, account: str) -> list[s
         return [prefix + str(name).lstrip("/") for name in request.get("Names") or []]
     if action == "GetParametersByPath":
         return [prefix + str(request.get("Path", "/")).strip("/")]
+    if action == "SendCommand":
+        return _of_command(request, region, account)
     return []
+
+
+def _of_command(request: dict[str, Any], region: str, account: str) -> list[str]:
+    document = str(request.get("DocumentName", ""))
+    owner = "" if document.startswith(OF_AWS) else account
+    instances = [str(each) for each in request.get("InstanceIds") or []]
+    for target in request.get("Targets") or []:
+        by_id = str(target.get("Key")).lower() == "instanceids"
+        instances += target.get("Values") or [] if by_id else ["*"]
+    return [
+        f"arn:aws:ssm:{region}:{owner}:document/{document}",
+        *(f"arn:aws:ec2:{region}:{account}:instance/{each}" for each in instances),
+    ]
 
 
 def _extracting(inner: Any, action_of: Callable[[dict[str, str]], str | None]) -> Any:
@@ -63,7 +85,7 @@ def _extracting(inner: Any, action_of: Callable[[dict[str, str]], str | None]) -
     return extract
 
 
-def _enforcing(inner: Any) -> Any:
+def _enforcing(inner: Any, tags: Any) -> Any:
     def enforce(
         access_key: str,
         action: str,
@@ -74,9 +96,21 @@ def _enforcing(inner: Any) -> Any:
     ) -> Any:
         arns = named_resources.get() if service == "ssm" else None
         for arn in arns or [resource_arn]:
-            denied = inner(access_key, action, service, region, arn, service_context)
+            context = {**(service_context or {}), **(_tag_keys(arn, tags) if arns else {})}
+            denied = inner(access_key, action, service, region, arn, context)
             if denied:
                 return denied
         return None
 
     return enforce
+
+
+def _tag_keys(arn: str, tags: Any) -> dict[str, str]:
+    """The condition keys that an instance's tags make."""
+    _, is_instance, name = arn.partition(":instance/")
+    found = (tags.get(name) or []) if is_instance else []
+    return {
+        f"{prefix}/{tag['Key']}": tag["Value"]
+        for tag in found
+        for prefix in ("aws:ResourceTag", "ssm:resourceTag")
+    }
