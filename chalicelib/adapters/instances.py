@@ -81,11 +81,13 @@ class Instances:
                         facts[found["InstanceId"]] = self._facts_of(found, role)
         return facts
 
-    def launched_since(self, since: datetime) -> Mapping[str, InstanceFacts]:
+    def launched_since(self, since: datetime | None) -> Mapping[str, InstanceFacts]:
         """Of tagged ones that were launched or started since then and have not ended or stopped.
 
-        As glance() tells of them. Raises DependencyFailed.
+        Without a time, of all of them. As glance() tells of them. Raises DependencyFailed.
         """
+        if since is None:
+            return self._tagged(_STARTING, [])
         found = self._tagged(_STARTING, _hours(since, self._now()))
         return {id_: facts for id_, facts in found.items() if facts.launched_at >= since}
 

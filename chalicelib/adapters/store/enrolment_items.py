@@ -103,6 +103,10 @@ class EnrolmentItem(Model):
     version = NumberAttribute()
     expires_at = TTLAttribute(null=True)
 
+    by_state = ByState()
+    by_due = ByDue()
+    by_trust = ByTrust()
+
 
 def time_key(time: datetime, instance_id: str) -> str:
     """Where the instance stands in an order of times, to the second: unique, and sorts."""

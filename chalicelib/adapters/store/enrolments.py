@@ -71,15 +71,13 @@ class EnrolmentStore:
         return stored
 
     def postpone(self, instance_id: str, seen: datetime, until: datetime) -> bool:
-        """Have it looked at then, if it still is to be looked at when *seen* says; else False.
+        """Have due() name it then, if that still has it at *seen*; else False.
 
-        Both to the second. Its version stays. Raises DependencyFailed.
+        Both to the second. When it is to be looked at stays as it is, and so does its version.
+        Raises DependencyFailed.
         """
         item = EnrolmentItem(instance_id)
-        actions: list[Action] = [
-            EnrolmentItem.look_at.set(until),
-            EnrolmentItem.due_key.set(time_key(until, instance_id)),
-        ]
+        actions: list[Action] = [EnrolmentItem.due_key.set(time_key(until, instance_id))]
         with our_errors():
             try:
                 item.update(actions, EnrolmentItem.due_key == time_key(seen, instance_id))

@@ -12,6 +12,7 @@ import yaml
 from chalicelib.adapters.store import (
     CertificateListing,
     CertificateStore,
+    EnrolmentStore,
     RevocationStore,
     Tables,
 )
@@ -70,6 +71,11 @@ def revocations(tables: Tables) -> RevocationStore:
 @pytest.fixture
 def listing(tables: Tables) -> CertificateListing:
     return CertificateListing(tables)
+
+
+@pytest.fixture
+def enrolments(tables: Tables) -> EnrolmentStore:
+    return EnrolmentStore(tables)
 
 
 @pytest.fixture
