@@ -10,7 +10,17 @@ from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localcloud import bring_up, control, health, keeper, ports, push_certificate
+from localcloud import (
+    bring_up,
+    control,
+    health,
+    instance_commands,
+    instances,
+    keeper,
+    ports,
+    push_certificate,
+    sandbox,
+)
 from localcloud.demo.telling import tell
 from localcloud.layout import Layout, read_json
 from localcloud.processes import Lock
@@ -35,6 +45,10 @@ EXPECTED = (
     keeper.SupervisorFailed,
     ports.PortTaken,
     push_certificate.NotIssued,
+    instances.NotUp,
+    instances.NoUserData,
+    instances.NoInstance,
+    sandbox.NotRunning,
 )
 
 
@@ -49,6 +63,9 @@ def main(arguments: list[str]) -> int:
         return command(layout, options)
     except KeyboardInterrupt:
         return 130
+    except EXPECTED as error:
+        complain(str(error))
+        return 1
 
 
 def up(layout: Layout, options: argparse.Namespace) -> int:
@@ -190,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LOG",
         help="functions (the audit trail), access (nginx's), a part that status lists, deploy",
     )
+    instance_commands.add_to(add)
     add("env", env, "print the variables of the running cloud, for sh")
     return parser
 

@@ -13,6 +13,7 @@ from operations.cloud import api_address
 
 STAGE = "local"
 STACK = f"registry-trust-{STAGE}"
+INSTANCE_TAG = "registry-trust"  # the template's default, which deploy() leaves
 
 
 def deploy(operator: Caller, registry: str, webhook_file: Path, log: Path) -> None:

@@ -25,6 +25,12 @@ def as_shell(variables: Mapping[str, str]) -> str:
     return HEAD + "".join(lines)
 
 
+def from_shell(text: str) -> dict[str, str]:
+    """The variables in a text that as_shell made."""
+    words = shlex.split(text, comments=True)
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
 def key_variables(prefix: str, key: Key) -> dict[str, str]:
     """PREFIX_ACCESS_KEY_ID and PREFIX_SECRET_ACCESS_KEY."""
     return {

@@ -24,7 +24,23 @@ def local(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("up", "--gateway-port", "http")])
+WRONG = [
+    (),
+    ("nonsense",),
+    ("up", "--gateway-port", "http"),
+    ("launch", "--access", "all"),
+    ("launch", "--count", "0"),
+    ("launch", "--boot", "--no-agent"),
+    ("exec",),
+    ("terminate",),
+]
+COMMANDS = (
+    *("up", "down", "status", "logs", "env", "demo"),
+    *("launch", "instances", "exec", "terminate"),
+)
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_a_wrong_call_is_told_what_would_be_right(tmp_path: Path, arguments: tuple[str]) -> None:
     called = local(tmp_path, *arguments)
 
@@ -32,7 +48,7 @@ def test_a_wrong_call_is_told_what_would_be_right(tmp_path: Path, arguments: tup
     assert "usage: scripts/local" in called.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "down", "status", "logs", "env", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     called = local(tmp_path, command, "--help")
 
@@ -46,8 +62,11 @@ def test_help_is_help_however_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_what_is_not_up_says_so_and_coming_down_again_is_no_error(tmp_path: Path) -> None:
     assert local(tmp_path, "status").returncode == 1
-    for command in ("env", "logs"):
-        assert "scripts/local up starts it" in local(tmp_path, command).stderr
+    wanting = (("env",), ("logs",), ("launch",), ("instances",), ("exec", "i", "--", "x"))
+    for command in (*wanting, ("terminate", "i")):
+        called = local(tmp_path, *command)
+        assert called.returncode == 1
+        assert "scripts/local up starts it" in called.stderr
     assert local(tmp_path, "down").returncode == 0
 
 

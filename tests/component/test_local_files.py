@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localcloud import deployment, ports
-from localcloud.environment import as_shell
+from localcloud.environment import as_shell, from_shell
 from localcloud.layout import read_json, write_private
 from operations import packaging
 from operations.cloud import api_address
@@ -119,6 +119,12 @@ def test_sh_reads_every_variable_exactly_as_it_is(tmp_path: Path) -> None:
     said = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, check=True)
 
     assert said.stdout == f"{AWKWARD}\nhttp://a:1/v1"
+
+
+def test_the_commands_read_them_as_sh_does(tmp_path: Path) -> None:
+    variables = {"PLAIN": "http://a:1/v1", "AWKWARD": AWKWARD, "EMPTY": "", "EQUALS": "a=b=c"}
+
+    assert from_shell(as_shell(variables)) == variables
 
 
 @pytest.mark.parametrize("name", ["", "A B", "a", "A;id", "1A"])

@@ -20,6 +20,7 @@ from localcloud.hooks import (
     instance_tags,
     machines,
     policy_variables,
+    queue_batches,
     run_command,
     ssm_resources,
     stream_failures,
@@ -47,6 +48,7 @@ def apply_all(layout: Layout) -> None:
         raise WrongVersion(f"the hooks are for MiniStack {MINISTACK_VERSION}, not {installed}")
     policy_variables.apply()
     ssm_resources.apply()
+    queue_batches.apply()
     dropped_properties.apply()
     event_retries.apply()
     event_conditions.apply()
