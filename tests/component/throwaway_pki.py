@@ -101,8 +101,9 @@ class ThrowawayCa:
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        key: Key | None = None,
     ) -> Leaf:
-        key = new_key()
+        key = key or new_key()
         start, end = not_before or now() - DAY, not_after or now() + 30 * DAY
         name_in_full = subject(name, access) if subject_name is None else subject_name
         builder = self._builder(name_in_full, key.public_key(), start, end)

@@ -1,0 +1,26 @@
+# ask_with_curl: GET /v2/ as a container engine would, with the files that Docker has. Our CA alone
+# counts, and the host name has to be right. $answer becomes the status, 000 if there is none, and
+# $why the reason in words. curl takes what follows a colon in --cert for a password, hence cd.
+ask_with_curl() {
+  answer=$(cd "$certs" && curl -q -sS --noproxy '*' --proto '=https' --cacert ca.crt \
+    --capath "$work" --cert client.cert --key client.key --max-time 10 --max-filesize 65536 \
+    -o "$work/answer" -w '%{http_code}' "https://$registry/v2/" 2>"$work/why") || answer=000
+  if [ "$answer" = 000 ]; then
+    why=$(sed -n 's/^curl: ([0-9]*) //p' "$work/why" | tail -n 1)
+  else
+    read_reason
+  fi
+}
+
+read_reason() { why=$(sed -n 's/.*"message":"\([^"]*\)".*/\1/p' "$work/answer" 2>/dev/null | head -n 1) || :; }
+
+# try_registry: once more after a moment, for nginx may be about to reload
+try_registry() {
+  ask_registry
+  if [ "$answer" != 200 ]; then
+    sleep 3
+    ask_registry
+  fi
+}
+
+one_line() { printf '%s' "$1" | tr '\n\t' '  ' | tr -cd ' -~' | cut -c 1-200; }

@@ -1,0 +1,276 @@
+"""The command *prepare* run for real: a key is born on the instance, and a CSR comes out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from chalicelib.domain.instance_host import csr_in, prepare_command
+from tests.component.instance_machine import (
+    EVERYTHING,
+    INSTANCE,
+    NONCE,
+    OTHER,
+    Instance,
+    csr_key,
+    outcome,
+)
+from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
+from tests.component.throwaway_pki import key_pem, new_key
+
+PREPARE = prepare_command(INSTANCE, NONCE, new_key=False)
+AFRESH = prepare_command(INSTANCE, NONCE, new_key=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Instance:
+    return Instance(tmp_path)
+
+
+@pytest.fixture(params=shells(), ids=lambda shell: shell.name)
+def shell(request: pytest.FixtureRequest) -> Shell:
+    chosen: Shell = request.param
+    return chosen
+
+
+def csr_of(ran: subprocess.CompletedProcess[str]) -> bytes:
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return csr_in(outcome(ran), INSTANCE, NONCE)
+
+
+def assert_one_good_key(machine: Instance) -> None:
+    assert sorted(p.name for p in machine.directory.iterdir()) == [".lock", f"{INSTANCE}.key"]
+    assert machine.key_file.stat().st_mode & 0o7777 == 0o600
+    assert not machine.key_file.is_symlink()
+    assert machine.private_key().curve.name == "secp256r1"
+    assert machine.leftovers() == []
+
+
+def test_a_key_is_made_that_only_root_may_read(machine: Instance, shell: Shell) -> None:
+    csr = csr_of(machine.run(PREPARE, shell=shell))
+
+    assert_one_good_key(machine)
+    assert machine.directory.stat().st_mode & 0o7777 == 0o700
+    assert csr_key(csr) == machine.public_key()
+
+
+def test_a_second_run_asks_again_for_the_same_key(machine: Instance, shell: Shell) -> None:
+    first = csr_of(machine.run(PREPARE, shell=shell))
+    before = machine.key
+
+    second = csr_of(machine.run(PREPARE, shell=shell))
+
+    assert machine.key == before
+    assert first != second
+    assert csr_key(first) == csr_key(second)
+
+
+def test_a_new_key_takes_the_place_of_a_good_one_only_when_asked(
+    machine: Instance, shell: Shell
+) -> None:
+    first = csr_of(machine.run(PREPARE, shell=shell))
+
+    second = csr_of(machine.run(AFRESH, shell=shell))
+
+    assert csr_key(first) != csr_key(second) == machine.public_key()
+    assert_one_good_key(machine)
+
+
+def p384() -> str:
+    form = serialization.PrivateFormat.PKCS8
+    key = ec.generate_private_key(ec.SECP384R1())
+    return key.private_bytes(
+        serialization.Encoding.PEM, form, serialization.NoEncryption()
+    ).decode()
+
+
+GOOD = key_pem(new_key()).decode()
+UNUSABLE = {
+    "empty": "",
+    "half written": GOOD[:80],
+    "no key": "hello\n",
+    "a kind of key that prepare does not make": p384(),
+    "readable by others": GOOD,
+    "a link": GOOD,
+    "a link to nothing": None,
+    "a directory": None,
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_an_unusable_key_is_replaced(machine: Instance, shell: Shell, what: str) -> None:
+    machine.directory.mkdir(mode=0o700)
+    key, content = machine.key_file, UNUSABLE[what]
+    if content is not None:
+        key.touch(mode=0o600)
+        key.write_text(content)
+    if what == "readable by others":
+        key.chmod(0o644)
+    if what == "a link":
+        key.rename(machine.home / "elsewhere")
+        key.symlink_to("/home/ann/elsewhere")
+    if what == "a link to nothing":
+        key.symlink_to("/home/ann/nothing")
+    if what == "a directory":
+        key.mkdir()
+        (key / "file").touch()
+
+    csr = csr_of(machine.run(PREPARE, shell=shell))
+
+    assert_one_good_key(machine)
+    assert csr_key(csr) == machine.public_key()
+    assert machine.key != GOOD
+    if what == "a link":
+        assert (machine.home / "elsewhere").read_text() == GOOD
+
+
+def test_a_good_key_is_kept_so_the_tests_above_mean_something(machine: Instance) -> None:
+    machine.directory.mkdir(mode=0o700)
+    machine.key_file.touch(mode=0o600)
+    machine.key_file.write_text(GOOD)
+    csr_of(machine.run(PREPARE))
+    assert machine.key == GOOD
+
+
+def test_the_keys_that_a_machine_image_brought_are_removed(machine: Instance, shell: Shell) -> None:
+    machine.directory.mkdir(mode=0o755)
+    (machine.directory / f"{OTHER}.key").write_text(GOOD)
+    (machine.directory / f"{OTHER}.csr").write_text("of a boot")
+    (machine.directory / "refresh.env").write_text("of a registry host")
+    (machine.directory / ".work.2000000").mkdir()
+    (machine.directory / ".work.2000000/key").write_text(GOOD)
+
+    csr_of(machine.run(PREPARE, shell=shell))
+
+    there = sorted(p.name for p in machine.directory.iterdir())
+    assert there == [".lock", f"{INSTANCE}.key", "refresh.env"]
+    assert machine.directory.stat().st_mode & 0o7777 == 0o755  # a registry host's stays open
+
+
+@pytest.mark.parametrize("flock", [True, False], ids=["with flock", "without flock"])
+def test_of_two_runs_at_once_both_ask_for_the_one_key_that_stays(
+    machine: Instance, shell: Shell, flock: bool
+) -> None:
+    if not flock:
+        machine.hidden = {"flock"}
+    (machine.tmp / "prepare").write_text(PREPARE)
+    # A slow openssl: both have looked before either has made its key.
+    openssl = shutil.which("openssl")
+    machine.shim("openssl", f'case $1 in genpkey) sleep 0.3 ;; esac; exec {openssl} "$@"')
+    both = "sh /tmp/prepare >/tmp/one & sh /tmp/prepare >/tmp/two; two=$?; wait $! && exit $two"
+
+    ran = machine.run(both, shell=shell)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for name in ("one", "two"):
+        printed = subprocess.CompletedProcess([], 0, (machine.tmp / name).read_text(), "")
+        assert csr_key(csr_of(printed)) == machine.public_key()
+    assert_one_good_key(machine)
+
+
+def test_a_run_that_lives_keeps_its_files_where_there_is_no_flock(machine: Instance) -> None:
+    machine.hidden = {"flock"}
+    (machine.directory / ".work.1").mkdir(parents=True)
+    csr_of(machine.run(PREPARE))
+    assert (machine.directory / ".work.1").exists()
+
+
+def test_no_key_is_shown_or_passed_to_a_command(machine: Instance, shell: Shell) -> None:
+    """xtrace shows every command with its arguments, and every comparison."""
+    ran = machine.run(AFRESH, shell=shell, flags=["-x"])
+
+    assert ran.returncode == 0
+    assert "genpkey" in ran.stderr
+    for line in machine.key.splitlines():
+        assert line not in ran.stdout + ran.stderr
+
+
+def test_a_command_that_breaks_off_on_its_way_does_nothing(machine: Instance) -> None:
+    script = PREPARE.rstrip("\n")
+    for end in [*range(0, len(script), 97), *range(len(script) - 8, len(script))]:
+        assert machine.run(script[:end]).stdout == ""
+        assert list(machine.etc.iterdir()) == []
+
+
+# --- when it cannot -------------------------------------------------------------------------------
+
+
+def refused(machine: Instance, reason: str, **options: int) -> None:
+    ran = machine.run(PREPARE, **options)  # type: ignore[arg-type]
+    assert ran.returncode == 1
+    assert (ran.stdout, ran.stderr) == ("", f"registry-trust: {reason}\n")
+
+
+def test_it_says_in_one_line_why_it_cannot(machine: Instance) -> None:
+    refused(machine, "run this as root", user=ANN)
+    machine.read_only = ["."]
+    refused(machine, "cannot make /etc/registry-trust")
+    machine.read_only = []
+    machine.directory.symlink_to("/home/ann")
+    refused(machine, "/etc/registry-trust is a link; please remove it")
+    machine.directory.unlink()
+    machine.directory.write_text("")
+    refused(machine, "cannot make /etc/registry-trust")
+    machine.directory.unlink()
+    machine.shim("openssl", "exit 1")
+    refused(machine, "openssl could not make a key")
+    assert machine.leftovers() == []
+
+
+def test_where_it_may_not_write_a_good_key_stays(machine: Instance) -> None:
+    csr_of(machine.run(PREPARE))
+    before = snapshot(machine.directory)
+    machine.read_only = ["registry-trust"]
+    refused(machine, "cannot write in /etc/registry-trust")
+    assert snapshot(machine.directory) == before
+
+
+@pytest.mark.parametrize("signal", ["TERM", "HUP", "INT"])
+def test_interrupted_it_leaves_nothing_behind(machine: Instance, shell: Shell, signal: str) -> None:
+    openssl = shutil.which("openssl")
+    machine.shim("openssl", f'{openssl} "$@"; kill -{signal} "$PPID"; exit 0')
+
+    ran = machine.run(PREPARE, shell=shell)
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "registry-trust: interrupted; please run it again\n"
+    assert machine.leftovers() == []
+
+
+@pytest.mark.parametrize("script", [PREPARE, AFRESH], ids=["a key", "a new key"])
+@pytest.mark.parametrize("old", [None, GOOD, "spoilt"], ids=["none", "good", "spoilt"])
+def test_when_the_power_fails_at_any_command_there_is_the_old_key_or_a_new_one(
+    machine: Instance, script: str, old: str | None
+) -> None:
+    """And the next run ends well. It stops at the first number of commands that is not reached."""
+    number, printed = 1, ""
+    while not printed:
+        shutil.rmtree(machine.directory, ignore_errors=True)
+        if old is not None:
+            machine.directory.mkdir(mode=0o700)
+            machine.key_file.touch(mode=0o600)
+            machine.key_file.write_text(old)
+        machine.dies_at(number)
+        printed = machine.run(script, shell=DASH).stdout
+        machine.lives()
+
+        if machine.key_file.exists() and machine.key != old:
+            assert machine.key_file.stat().st_mode & 0o7777 == 0o600
+            machine.private_key()
+        else:
+            assert old is None or machine.key == old
+        before = machine.key if machine.key_file.exists() else None
+        csr = csr_of(machine.run(PREPARE))
+        assert_one_good_key(machine)
+        assert csr_key(csr) == machine.public_key()
+        if before not in (None, "spoilt"):
+            assert machine.key == before
+        number += 1
+    assert number > 8
+    assert set(EVERYTHING) > {"openssl", "mv", "ln", "rm", "mkdir"}
+    print(f"{number - 2} points")
