@@ -15,6 +15,7 @@ from localcloud.hooks import (
     event_retries,
     faults,
     instance_metadata,
+    instance_profiles,
     instance_queries,
     instance_states,
     instance_tags,
@@ -49,6 +50,7 @@ def apply_all(layout: Layout) -> None:
     policy_variables.apply()
     ssm_resources.apply()
     queue_batches.apply()
+    instance_profiles.apply()
     dropped_properties.apply()
     event_retries.apply()
     event_conditions.apply()
