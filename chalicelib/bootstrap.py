@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import time
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -16,9 +17,12 @@ from chalicelib.adapters.bucket import ConfigBucket
 from chalicelib.adapters.event_bus import EventBus
 from chalicelib.adapters.instances import Instances
 from chalicelib.adapters.parameters import ParameterAuthorities
+from chalicelib.adapters.queue import EnrolmentQueue
+from chalicelib.adapters.run_command import RunCommand
 from chalicelib.adapters.store import (
     CertificateListing,
     CertificateStore,
+    EnrolmentStore,
     RevocationStore,
     Tables,
 )
@@ -31,7 +35,16 @@ from chalicelib.domain.trust import RegistryAddress
 from chalicelib.services.announcing import Announcing
 from chalicelib.services.catalogue import Catalogue
 from chalicelib.services.diagnosing import Diagnosing
-from chalicelib.services.issuing import Delivering, Issuing, Recording
+from chalicelib.services.enrolling import (
+    Asking,
+    Commanding,
+    CurrentTrust,
+    Enrolling,
+    Holdings,
+    Reconciling,
+)
+from chalicelib.services.fleet import Fleet
+from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
@@ -39,6 +52,8 @@ from chalicelib.services.trust import TrustKeeper
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_ssm import SSMClient
 
 # Short enough that three tries end within what API Gateway waits for an answer, 29 seconds.
 _CLIENT = Config(
@@ -121,6 +136,61 @@ class Services:
         return Announcing(stage=self._settings.stage, read=record_in, bus=bus)
 
     @cached_property
+    def asking(self) -> Asking:
+        """Ask for advances of instances that something happened to."""
+        return Asking(self._enrolments, self._instances, self._queue)
+
+    @cached_property
+    def enrolling(self) -> Enrolling:
+        """Advance instances on their way to a certificate that works."""
+        return Enrolling(
+            enrolments=self._enrolments,
+            instances=self._instances,
+            queue=self._queue,
+            commanding=self._commanding,
+            own=self._holdings,
+            revoke=self.revoking.take_back,
+            now=_now,
+            chance=random.SystemRandom().random,
+        )
+
+    @cached_property
+    def reconciling(self) -> Reconciling:
+        """Ask for advances that are due, and for those that no event asked for."""
+        return Reconciling(
+            enrolments=self._enrolments,
+            instances=self._instances,
+            queue=self._queue,
+            trust_version=self._bucket.trust_version,
+            most=self._settings.instances_per_minute,
+            now=_now,
+        )
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Look enrolments up and list them."""
+        return Fleet(self._enrolments)
+
+    @cached_property
+    def _commanding(self) -> Commanding:
+        issuer = InstanceIssuing(
+            self._authorities, self._records, self._recording, self._limits, _now
+        )
+        return Commanding(
+            enrolments=self._enrolments,
+            commands=RunCommand(lambda: self._ssm),
+            records=self._records,
+            issuer=issuer,
+            own=self._holdings,
+            trust=CurrentTrust(self._bucket.read_trust, _now),
+            new_nonce=lambda: secrets.token_hex(16),
+        )
+
+    @cached_property
+    def _holdings(self) -> Holdings:
+        return Holdings(self._records, CertificateListing(self._tables), _now)
+
+    @cached_property
     def _recording(self) -> Recording:
         return Recording(
             self._authorities, self._records, self._limits, new_serial, random.SystemRandom()
@@ -151,8 +221,7 @@ class Services:
 
     @cached_property
     def _authorities(self) -> ParameterAuthorities:
-        ssm = self._session.client("ssm", config=_CLIENT)
-        return ParameterAuthorities(ssm, self._settings.parameter_prefix)
+        return ParameterAuthorities(self._ssm, self._settings.parameter_prefix)
 
     @cached_property
     def _tables(self) -> Tables:
@@ -162,6 +231,15 @@ class Services:
     @cached_property
     def _records(self) -> CertificateStore:
         return CertificateStore(self._tables)
+
+    @cached_property
+    def _enrolments(self) -> EnrolmentStore:
+        return EnrolmentStore(self._tables)
+
+    @cached_property
+    def _queue(self) -> EnrolmentQueue:
+        url = self._settings.enrolment_queue_url
+        return EnrolmentQueue(lambda: self._sqs, url)
 
     @cached_property
     def _revocations(self) -> RevocationStore:
@@ -180,6 +258,14 @@ class Services:
     def _instances(self) -> Instances:
         tag = self._settings.instance_tag
         return Instances(lambda: self._ec2, lambda: self._iam, tag, _now)
+
+    @cached_property
+    def _ssm(self) -> SSMClient:
+        return self._session.client("ssm", config=_CLIENT)
+
+    @cached_property
+    def _sqs(self) -> SQSClient:
+        return self._session.client("sqs", config=_CLIENT)
 
     @cached_property
     def _ec2(self) -> EC2Client:

@@ -23,7 +23,8 @@ from chalicelib.domain.policy import renewal_due
 # An admin took its certificate back: what undoes that is for an admin, too.
 REVOKED_BY_HAND = "certificate_revoked"
 
-NO_AGENT = (
+_NO_AGENT = "no_agent"
+_NO_AGENT_REASON = (
     "its SSM agent is not online: is the agent installed, does the instance profile allow it "
     "(AmazonSSMManagedInstanceCore), does it reach the Systems Manager endpoints?"
 )
@@ -88,6 +89,8 @@ def agent_found(known: Enrolment, sight: Sight) -> Step:
     """What to do with an instance whose agent is online."""
     if known.state is EnrolmentState.ENROLLED:  # it asked by itself so far
         known = attempt(known, sight.now)
+    if known.code == _NO_AGENT:
+        known = replace(known, code="", reason="")
     if known.serial is None or known.new_key or known.path is EnrolmentPath.BOOT:
         return Step(Task.PREPARE, known)
     return Step(Task.INSTALL, known)
@@ -104,7 +107,7 @@ def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sig
         return _by_itself(known, own, sight)
     if known.state is EnrolmentState.ENROLLED:
         known = attempt(known, sight.now)
-    return again(known, sight, "no_agent", NO_AGENT)
+    return again(known, sight, _NO_AGENT, _NO_AGENT_REASON)
 
 
 def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
@@ -115,7 +118,7 @@ def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight)
     right = sorted((each for each in own if each.access is wanted), key=lambda c: c.issued_at)
     if not right:
         fresh = attempt(replace(known, path=None), sight.now)
-        return replace(again(fresh, sight, "no_agent", NO_AGENT), withdraw=tuple(wrong))
+        return replace(again(fresh, sight, _NO_AGENT, _NO_AGENT_REASON), withdraw=tuple(wrong))
     *older, newest = right
     settled = sight.now >= newest.issued_at + timing.OWN_GRACE
     check = timing.CHECK * (1 - sight.spread / 4)
@@ -123,6 +126,7 @@ def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight)
         _calm(into(with_certificate(known, newest), EnrolmentState.ENROLLED, sight.now)),
         path=EnrolmentPath.BOOT,
         enrolled_at=newest.issued_at,
+        launched_at=None if sight.instance is None else sight.instance.launched_at,
         look_at=sight.now + (timing.OWN_GRACE if older and not settled else check),
     )
     return Step(Task.KEEP, enrolled, tuple(wrong + (older if settled else [])))

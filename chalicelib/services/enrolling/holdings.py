@@ -1,0 +1,88 @@
+"""What an instance holds, and what it is to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from chalicelib.domain.enrolment.model import Enrolment
+from chalicelib.domain.model import (
+    CertificatePage,
+    CertificateRecord,
+    InstanceFacts,
+    Selection,
+    Status,
+)
+from chalicelib.domain.trust import Trust
+from chalicelib.services.enrolling.needs import Records
+
+# An instance that is given a trust this old is given the new one soon after.
+TRUST_KEPT = timedelta(minutes=1)
+
+_PAGE = 100
+
+
+class Listing(Protocol):
+    """The records in order."""
+
+    def page(
+        self, selection: Selection, limit: int, cursor: str | None, now: datetime
+    ) -> CertificatePage:
+        """Up to *limit* of those selected; of what was issued in the last second, perhaps not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The certificates of instances, whichever of its roles one had when they were issued."""
+
+    records: Records
+    listing: Listing
+    now: Callable[[], datetime]
+
+    def __call__(
+        self, enrolment: Enrolment, instance: InstanceFacts | None
+    ) -> Sequence[CertificateRecord]:
+        """Those that stand. Raises DependencyFailed."""
+        owners = list(enrolment.owners)
+        if instance is not None and instance.session_arn is not None:
+            owners.append(instance.session_arn)
+        now = self.now()
+        found = {
+            record.serial: record
+            for owner in dict.fromkeys(owners)
+            for record in self._active_of(owner, now)
+        }
+        if enrolment.serial is not None and enrolment.serial not in found:
+            record = self.records.get(enrolment.serial)
+            if record is not None and record.status(now) is Status.ACTIVE:
+                found[record.serial] = record
+        return list(found.values())
+
+    def _active_of(self, owner: str, now: datetime) -> Sequence[CertificateRecord]:
+        selection, found, cursor = Selection(owner, Status.ACTIVE), list[CertificateRecord](), None
+        while True:
+            page = self.listing.page(selection, _PAGE, cursor, now)
+            found += page.records
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+
+@dataclass(slots=True)
+class CurrentTrust:
+    """The published trust, read again once what was read is a minute old."""
+
+    read: Callable[[], Trust]
+    now: Callable[[], datetime]
+    _kept: Trust | None = field(default=None, init=False)
+    _until: datetime | None = field(default=None, init=False)
+
+    def __call__(self) -> Trust:
+        """Raises Misconfigured when none was ever published, DependencyFailed."""
+        now = self.now()
+        if self._kept is None or self._until is None or now >= self._until:
+            self._kept = self.read()
+            self._until = now + TRUST_KEPT
+        return self._kept
