@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,13 @@ from tests.e2e.client import Person
 HERE = Path(__file__).parent
 EXAMPLES = "12"  # for each operation and phase: all of it is to take about a minute
 SEED = "20261123"  # the same requests each time; run the command that is printed for others
-WIDE = ("ActiveCertificatesPerOwner=1000", "MaximumDays=825", "AdminMaximumDays=825")
+TAG = "described"  # of this stage's instances alone
+PARAMETERS = (
+    "ActiveCertificatesPerOwner=1000",
+    "MaximumDays=825",
+    "AdminMaximumDays=825",
+    f"InstanceTag={TAG}",
+)
 OPERATIONS = {
     "developer": ("--exclude-path-regex", "^/(admin|registry)/"),
     "admin": ("--include-path-regex", "^/admin/"),
@@ -44,7 +51,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def stage(cloud):
-    name, parameters = "described", [part for each in WIDE for part in ("--param", each)]
+    name, parameters = "described", [part for each in PARAMETERS for part in ("--param", each)]
     host = ("--registry-host", "registry.example.com:8443")
     done = cloud.run("scripts/deploy", "--stage", name, *host, *parameters)
     assert done.returncode == 0, done.stderr
@@ -88,13 +95,29 @@ def description(people):
 
 
 @pytest.fixture(scope="module")
-def runs(people, description, tmp_path_factory):
+def instance(cloud, people):
+    """The id of an instance that the stage knows. It runs, and nothing runs on it."""
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": "pull"}]}]
+    wanted = {"ImageId": "ami-00000000", "InstanceType": "t3.nano", "TagSpecifications": tags}
+    launched = cloud.client("ec2").run_instances(**wanted, MinCount=1, MaxCount=1)
+    instance_id = launched["Instances"][0]["InstanceId"]
+    path = f"/admin/instances/{instance_id}"
+    assert people["admin"].ask("POST", f"{path}/enrol").status == 202
+    for _ in range(100):
+        if people["admin"].ask("GET", path).status == 200:
+            return instance_id
+        time.sleep(0.3)
+    raise AssertionError("the stage does not come to know its instance")
+
+
+@pytest.fixture(scope="module")
+def runs(people, instance, description, tmp_path_factory):
     directory = tmp_path_factory.mktemp("schemathesis")
     (directory / "openapi.json").write_text(json.dumps(description))
-    return {who: schemathesis(who, person, directory) for who, person in people.items()}
+    return {who: schemathesis(who, person, instance, directory) for who, person in people.items()}
 
 
-def schemathesis(who: str, person: Person, directory: Path) -> Run:
+def schemathesis(who: str, person: Person, instance: str, directory: Path) -> Run:
     answered = directory / f"{who}.json"
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file"]
     command += [HERE / "schemathesis.toml", "run", directory / "openapi.json", "--no-color"]
@@ -103,6 +126,7 @@ def schemathesis(who: str, person: Person, directory: Path) -> Run:
         "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         "PYTHONPATH": str(HERE),
         "ANSWERED_FILE": str(answered),
+        "INSTANCE_ID": instance,
         "AWS_REGION": person.region,
         "AWS_ACCESS_KEY_ID": person.access_key_id,
         "AWS_SECRET_ACCESS_KEY": person.secret_access_key,

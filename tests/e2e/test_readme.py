@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -20,6 +21,8 @@ skopeo copy -q oci:hello docker-archive:image.tar
 """
 SERIAL = """SERIAL=$(api "$API_URL/admin/certs?status=active" |
   grep -o '"serial":"[0-9a-f]*","name":"ci-runner"' | head -n 1 | cut -d '"' -f 4)"""
+INSTANCE = """INSTANCE=$(api "$API_URL/admin/instances" |
+  grep -o '"instance_id":"i-[0-9a-f]*"' | head -n 1 | cut -d '"' -f 4)"""
 # Stands before the real program, and writes down how each call ended.
 WATCHED = """#!/bin/sh
 {program} "$@"
@@ -35,20 +38,47 @@ def blocks(begin, end):
     return BLOCK.findall(text[text.index(f"\n## {begin}\n") : text.index(f"\n## {end}\n")])
 
 
+def launches(block):
+    """Whether it launches EC2 instances, on AWS or on the local cloud."""
+    return "run-instances" in block or "scripts/local launch" in block
+
+
 def script(cloud, who):
     """All of it, as one of the local cloud's people."""
     becoming = blocks("Try it", "What it replaces")[-1]
-    using = blocks("Get a certificate", "The API")
+    using = [each for each in blocks("Get a certificate", "The API") if not launches(each)]
     if who != "ADMIN":
         using = [each for each in using if "/admin/" not in each]
     assert len(using) >= 8
     becoming = becoming.replace(".local/env", f"'{cloud.directory}/env'").replace("DEV_", f"{who}_")
-    using = [re.sub(r"(?m)^SERIAL=.*$", lambda _: SERIAL, each) for each in using]
+    for name, found in (("SERIAL", SERIAL), ("INSTANCE", INSTANCE)):
+        using = [re.sub(f"(?m)^{name}=.*$", lambda _, line=found: line, each) for each in using]
     return "\n".join([becoming, READER, *using])
+
+
+@pytest.fixture(scope="module")
+def launched(cloud):
+    """What the commands for the local cloud's instances printed; one more instance is known."""
+    given = blocks("Get a certificate", "The API")
+    (commands,) = [each for each in given if "scripts/local launch" in each]
+    done = cloud.run("sh", "-euc", commands)
+    assert done.returncode == 0, done.stderr
+    cloud.run("scripts/local", "launch")
+    for _ in range(100):
+        if cloud.person("ADMIN").ask("GET", "/admin/instances").json["instances"]:
+            return done.stdout
+        time.sleep(0.3)
+    raise AssertionError("no instance is known")
+
+
+def test_instances_of_the_local_cloud_are_launched_entered_and_terminated(launched):
+    assert re.search(r"(?m)^i-[0-9a-f]+  running +pull", launched)
+    assert "\nhosts\n" in launched
 
 
 @pytest.mark.parametrize("who", ["DEV", "ADMIN"])
 @pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.usefixtures("launched")
 def test_each_command_works_where_it_stands(cloud, tmp_path, who, shell):
     calls, programs, home = tmp_path / "calls", tmp_path / "programs", tmp_path / "home"
     for each in (programs, home):
