@@ -1,8 +1,8 @@
 """Instance profiles in policies.
 
-MiniStack evaluates what is asked about an instance profile against the resource `*`, so a policy that
-names profiles never allows it. AWS evaluates the profile's ARN. Service Authorization Reference,
-"Actions, resources, and condition keys for AWS Identity and Access Management (IAM)".
+MiniStack evaluates what is asked about an instance profile against the resource `*`, so a policy
+that names profiles never allows it. AWS evaluates the profile's ARN. Service Authorization
+Reference, "Actions, resources, and condition keys for AWS Identity and Access Management (IAM)".
 """
 
 from __future__ import annotations

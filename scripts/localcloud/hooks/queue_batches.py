@@ -1,7 +1,7 @@
 """The batch calls of SQS, which no policy names.
 
-MiniStack asks for permissions of the calls' own names, such as sqs:SendMessageBatch. AWS has none of
-these: who may send, delete or hide one message may do so in batches. Amazon SQS Developer Guide,
+MiniStack asks for permissions of the calls' own names, such as sqs:SendMessageBatch. AWS has none
+of these: who may send, delete or hide one message may do so in batches. Amazon SQS Developer Guide,
 "Amazon SQS API permissions: Actions and resource reference".
 """
 
