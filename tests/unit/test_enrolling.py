@@ -387,6 +387,28 @@ class TestOwnPath:
         assert plane.enrolments.kept[id_].path is EnrolmentPath.AGENT
         assert only(plane, id_)
 
+    def test_one_that_ended_before_it_was_ever_looked_at_keeps_nothing(self) -> None:
+        """Its first event was lost, it asked by itself, and EC2 forgets roles of what ended."""
+        plane = Plane(faults=Faults(drop=1.0))
+        id_ = plane.launch(agent=None)
+        plane.run(10 * timedelta(seconds=1))
+        plane.world.instances[id_] = plane.ec2[id_]
+        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.terminate(id_)
+        plane.run(2 * MINUTE)
+        assert not plane.active(id_)
+
+    def test_whose_its_certificates_are_is_known_before_it_has_any(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=None)
+        plane.run(20 * timedelta(seconds=1))
+        plane.world.instances[id_] = plane.ec2[id_]
+        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.ec2[id_] = replace(plane.ec2[id_], role=None, session_arn=None)
+        plane.terminate(id_)
+        plane.run(10 * timedelta(seconds=1))
+        assert not plane.active(id_)
+
 
 class TestAsking:
     def test_an_admin_is_told_what_cannot_be_enrolled(self) -> None:

@@ -61,9 +61,14 @@ def _ended(known: Enrolment | None, sight: Sight) -> Step | None:
 
 
 def _retired(known: Enrolment | None, sight: Sight, code: str, reason: str) -> Step | None:
-    """Its certificates are revoked, and looked for once more later on."""
+    """Its certificates are revoked, and looked for once more later on.
+
+    One that was never seen alive, but carries the tag, may have asked for some by itself.
+    """
     if known is None:
-        return None
+        if sight.instance is None or sight.instance.access is None:
+            return None
+        known = _newcomer(known, sight)
     if known.state is EnrolmentState.GONE:
         due = known.look_at is not None and sight.now >= known.look_at
         return Step(Task.RETIRE, replace(known, look_at=None)) if due else None

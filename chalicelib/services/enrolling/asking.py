@@ -24,10 +24,9 @@ class Asking:
     def instance_changed(self, instance_id: str) -> None:
         """It started, or it ends. For one without the tag that is one call and the end of it."""
         instance = self.instances.glance(instance_id)
+        concerns_us = instance is not None and instance.access is not None
         if instance is None or instance.state in _ENDED:
-            concerns_us = self.enrolments.get(instance_id) is not None
-        else:
-            concerns_us = instance.access is not None
+            concerns_us = concerns_us or self.enrolments.get(instance_id) is not None
         if concerns_us:
             self.queue.ask([Ask(instance_id, Why.EVENT)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from chalicelib.domain.enrolment.model import (
@@ -133,7 +133,7 @@ class Enrolling:
         withdraw = [*step.withdraw, *self._of_other_access(step.enrolment, instance)]
         if withdraw:
             self.revoke(withdraw, RevocationReason.SUPERSEDED, PLANE)
-        self._remind(self.enrolments.put(step.enrolment))
+        self._remind(self.enrolments.put(_owned(step.enrolment, instance)))
         _tell(step.enrolment, before)
 
     def _of_other_access(
@@ -165,6 +165,15 @@ def _strongest(asks: Iterable[Ask]) -> Mapping[str, Ask]:
         other = chosen.setdefault(ask.instance_id, ask)
         chosen[ask.instance_id] = max(ask, other, key=lambda each: _STRENGTH.index(each.why))
     return chosen
+
+
+def _owned(enrolment: Enrolment, instance: InstanceFacts | None) -> Enrolment:
+    """It knows whose its certificates are, before there are any: an instance may ask by itself,
+    and of one that ended EC2 may not say any more."""
+    arn = None if instance is None else instance.session_arn
+    if arn is None or arn in enrolment.owners:
+        return enrolment
+    return replace(enrolment, owners=(*enrolment.owners, arn))
 
 
 def _tell(enrolment: Enrolment, before: Enrolment | None) -> None:

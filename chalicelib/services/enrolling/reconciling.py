@@ -67,7 +67,7 @@ class Reconciling:
         }
         ended = self.instances.ended()
         known = self.enrolments.get_many([*begun, *ended]) if begun or ended else {}
-        missed = [id_ for id_ in ended if _stands(known.get(id_))]
+        missed = [id_ for id_ in ended if not _is_gone(known.get(id_))]
         missed += [id_ for id_, facts in begun.items() if not _fits(known.get(id_), facts)]
         return missed[: self.most]
 
@@ -84,8 +84,8 @@ class Reconciling:
         return len(spread)
 
 
-def _stands(known: Enrolment | None) -> bool:
-    return known is not None and known.state is not EnrolmentState.GONE
+def _is_gone(known: Enrolment | None) -> bool:
+    return known is not None and known.state is EnrolmentState.GONE
 
 
 def _fits(known: Enrolment | None, facts: InstanceFacts) -> bool:
