@@ -28,7 +28,8 @@ def trim(archive: Path) -> None:
 
 def is_needed(name: str) -> bool:
     """Whether a function may read this file. What lies in botocore/data itself is for all."""
-    if name.startswith(_UNUSED):
+    # What was compiled here fits the files here: there Python would look at it and compile anew.
+    if name.startswith(_UNUSED) or name.endswith(".pyc"):
         return False
     service, separator, _ = name.removeprefix(_DESCRIPTIONS).partition("/")
     return not (name.startswith(_DESCRIPTIONS) and separator) or service in SERVICES

@@ -15,6 +15,9 @@ import yaml
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from chalicelib.adapters.store.enrolment_items import EnrolmentItem
+from chalicelib.adapters.store.items import CertificateItem
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -76,8 +79,7 @@ def test_the_functions_log_what_they_did(resources):
 
 def test_the_stream_of_certificates_is_announced_and_gives_up_before_it_is_forgotten(resources):
     """AWS "Change data capture for DynamoDB Streams": records are kept for 24 hours."""
-    (mapping,) = of_type(resources, "AWS::Lambda::EventSourceMapping")
-    said = mapping["Properties"]
+    said = event_source_of(resources, "AnnounceCertificates")
 
     table = resources["CertificatesTable"]["Properties"]
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
@@ -89,6 +91,107 @@ def test_the_stream_of_certificates_is_announced_and_gives_up_before_it_is_forgo
     assert "MaximumRetryAttempts" not in said
     queue = said["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0]
     assert resources[queue]["Type"] == "AWS::SQS::Queue"
+
+
+def event_source_of(resources: Any, function: str) -> dict[str, Any]:
+    """The properties of the one mapping that feeds the function."""
+    mappings = of_type(resources, "AWS::Lambda::EventSourceMapping")
+    (said,) = (
+        m["Properties"] for m in mappings if m["Properties"]["FunctionName"] == ref(function)
+    )
+    return dict(said)
+
+
+def ref(name: str) -> dict[str, str]:
+    return {"Ref": name}
+
+
+def test_asks_come_ten_at_a_time_and_those_that_fail_come_again_alone(resources):
+    said = event_source_of(resources, "AdvanceInstance")
+
+    assert said["EventSourceArn"] == {"Fn::Sub": "${EnrolmentQueue.Arn}"}
+    assert said["BatchSize"] == 10
+    assert said["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert said["ScalingConfig"] == {"MaximumConcurrency": 5}
+
+
+def test_no_ask_comes_again_while_it_is_worked_on_and_none_is_lost(resources):
+    """Lambda Developer Guide, "Using Lambda with Amazon SQS": six times the function's time, and at
+    least five receives, for a function that is throttled receives without working."""
+    queue = resources["EnrolmentQueue"]["Properties"]
+    dead = resources["EnrolmentDeadLetters"]["Properties"]
+
+    assert resources["AdvanceInstance"]["Properties"]["Timeout"] == 60
+    assert queue["VisibilityTimeout"] == 6 * 60
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["EnrolmentDeadLetters", "Arn"]},
+        "maxReceiveCount": 5,
+    }
+    assert dead["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
+    assert queue["SqsManagedSseEnabled"] is dead["SqsManagedSseEnabled"] is True
+
+
+def rules_of(resources: Any, function: str) -> list[dict[str, Any]]:
+    """The properties of the rules that call the function."""
+    target = {"Fn::GetAtt": [function, "Arn"]}
+    return [
+        rule["Properties"]
+        for rule in of_type(resources, "AWS::Events::Rule")
+        if [each["Arn"] for each in rule["Properties"]["Targets"]] == [target]
+    ]
+
+
+def test_instances_are_heard_of_when_they_run_or_end_or_their_tag_changes(resources):
+    patterns = {
+        rule["EventPattern"]["source"][0]: rule["EventPattern"]
+        for rule in rules_of(resources, "OnInstanceState")
+    }
+
+    assert patterns.keys() == {"aws.ec2", "aws.tag"}
+    assert patterns["aws.ec2"]["detail"] == {"state": ["running", "shutting-down", "terminated"]}
+    assert patterns["aws.tag"]["detail-type"] == ["Tag Change on Resource"]
+    detail = patterns["aws.tag"]["detail"]
+    assert (detail["service"], detail["resource-type"]) == (["ec2"], ["instance"])
+    # The fixture says of each parameter what it is by default.
+    assert detail["changed-tag-keys"] in ([ref("InstanceTag")], ["registry-trust"])
+
+
+def test_commands_are_heard_of_when_they_end(resources):
+    (rule,) = rules_of(resources, "OnCommandState")
+
+    assert rule["EventPattern"]["source"] == ["aws.ssm"]
+    assert rule["EventPattern"]["detail"] == {
+        "status": ["Success", "Failed", "TimedOut", "Cancelled"],
+        "document-name": ["AWS-RunShellScript"],
+    }
+
+
+def test_the_clock_looks_after_instances_every_minute(resources):
+    (rule,) = rules_of(resources, "ReconcileInstances")
+
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert resources["ReconcileInstances"]["Properties"]["Timeout"] == 60
+
+
+def test_what_is_known_of_instances_is_kept_as_the_certificates_are(resources):
+    table = resources["InstancesTable"]["Properties"]
+
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_the_store_and_the_table_agree_on_indexes(resources):
+    """What pynamodb says of them is never compared by DynamoDB."""
+    for model, name in ((CertificateItem, "CertificatesTable"), (EnrolmentItem, "InstancesTable")):
+        table = resources[name]["Properties"]
+        made = {index["IndexName"]: index["KeySchema"] for index in table["GlobalSecondaryIndexes"]}
+        said = {
+            index.Meta.index_name: index._get_schema()["key_schema"]
+            for index in model._indexes.values()
+        }
+        assert said == made
 
 
 def test_no_resource_waits_for_itself(resources):

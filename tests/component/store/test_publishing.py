@@ -13,7 +13,7 @@ from chalicelib.bootstrap import Services
 from chalicelib.domain.model import Caller, IssueRequest, RevocationReason
 from chalicelib.domain.pki.crl import read_bundle
 from chalicelib.domain.trust import TRUST_KEYS, Trust
-from chalicelib.errors import Contended
+from chalicelib.errors import Contended, Misconfigured
 from chalicelib.services.revoking import Revoked
 from tests.component.emulated_aws import EmulatedAws
 from tests.component.store.authorities import PREFIX, put_authorities
@@ -127,3 +127,40 @@ def test_revocations_at_once_are_all_published_and_the_number_only_grows(
     assert numbers == sorted(set(numbers))
     assert not set(serials) & set(services.trust.revocations.pending())
     print(f"{len(numbers)} publications, {sum(each.crl_pending for each in done)} left pending")
+
+
+def test_the_version_of_the_trust_is_told_without_reading_it(
+    services: Services,
+) -> None:
+    bucket: Any = services.trust.publication
+    trust = services.trust.refresh()
+    calls: list[str] = []
+    bucket._s3.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
+    assert bucket.trust_version() == trust.version
+    assert calls == ["HeadObject"]
+
+
+def test_the_version_of_a_trust_published_without_it_is_read(
+    aws: EmulatedAws, services: Services
+) -> None:
+    """As by a release that did not write it beside the number."""
+    trust = replace(services.trust.refresh(), registry="earlier.example")
+    document = trust.objects()["trust/trust.json"]
+    aws.client("s3").put_object(
+        Bucket=BUCKET, Key="trust/trust.json", Body=document, Metadata={"crl-number": "1"}
+    )
+    bucket: Any = services.trust.publication
+    assert bucket.trust_version() == trust.version
+    services.trust.refresh()
+
+
+def test_a_trust_that_was_never_published_has_no_version(
+    aws: EmulatedAws, services: Services
+) -> None:
+    services.trust.refresh()
+    aws.client("s3").delete_object(Bucket=BUCKET, Key="trust/trust.json")
+    bucket: Any = services.trust.publication
+    with pytest.raises(Misconfigured) as caught:
+        bucket.trust_version()
+    assert caught.value.code == "no_trust"
+    services.trust.refresh()
