@@ -307,15 +307,36 @@ def raised() -> Iterator[tuple[str | None, str]]:
     """(error, code) of every place that raises one; None where the error stands elsewhere."""
     kinds = {kind.__name__ for kind in errors.AppError.__subclasses__()}
     for file in (CHECKOUT / "chalicelib").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        constants = constants_of(tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                name, first = node.func.id, node.args[0]
-                if not isinstance(first, ast.Constant):
-                    continue
-                if name in kinds or name in ("refusal", "_refused"):
-                    yield (name if name in kinds else None), str(first.value)
+                name = node.func.id
+                code = constant_in(node.args[-1 if name == "readable" else 0], constants)
+                if code is not None and (name in kinds or name in SAYERS):
+                    yield (name if name in kinds else None), code
             elif isinstance(node, ast.Assign):
                 yield from ((None, code) for code in assigned_codes(node))
+
+
+# Functions that raise an error with the code that they are given.
+SAYERS = ("refusal", "_refused", "readable")
+
+
+def constants_of(module: ast.Module) -> dict[str, str]:
+    return {
+        target.id: str(node.value.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def constant_in(argument: ast.expr, constants: dict[str, str]) -> str | None:
+    if isinstance(argument, ast.Name):
+        return constants.get(argument.id)
+    return str(argument.value) if isinstance(argument, ast.Constant) else None
 
 
 def assigned_codes(node: ast.Assign) -> Iterator[str]:
