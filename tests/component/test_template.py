@@ -186,12 +186,19 @@ def test_the_store_and_the_table_agree_on_indexes(resources):
     """What pynamodb says of them is never compared by DynamoDB."""
     for model, name in ((CertificateItem, "CertificatesTable"), (EnrolmentItem, "InstancesTable")):
         table = resources[name]["Properties"]
-        made = {index["IndexName"]: index["KeySchema"] for index in table["GlobalSecondaryIndexes"]}
+        made = {
+            index["IndexName"]: keys_of(index["KeySchema"])
+            for index in table["GlobalSecondaryIndexes"]
+        }
         said = {
-            index.Meta.index_name: index._get_schema()["key_schema"]
+            index.Meta.index_name: keys_of(index._get_schema()["key_schema"])
             for index in model._indexes.values()
         }
         assert said == made
+
+
+def keys_of(schema: list[dict[str, str]]) -> dict[str, str]:
+    return {key["AttributeName"]: key["KeyType"] for key in schema}
 
 
 def test_no_resource_waits_for_itself(resources):
