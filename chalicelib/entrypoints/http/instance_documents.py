@@ -54,7 +54,9 @@ class Instance(Struct):
     serial: Annotated[Serial | None, Meta(description="Of its certificate; null: it has none.")]
     owners: Annotated[
         list[Arn],
-        Meta(description="Whose its certificates are or were; several when its role was changed."),
+        Meta(
+            description="Sessions of its role: its certificates are theirs. Several if it changed."
+        ),
     ]
     trust_version: Annotated[
         str | None, Meta(description="The version of GET /trust that it was last given.")
