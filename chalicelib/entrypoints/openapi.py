@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from chalicelib.entrypoints import admin, certs, instances, trust
 from chalicelib.entrypoints.http.asked import Asked
 from chalicelib.entrypoints.http.blueprint import Answer, ApiBlueprint, json_answer
 from chalicelib.entrypoints.http.describing import headers, paths_and_schemas
-from chalicelib.entrypoints.http.documents import Description
 from chalicelib.entrypoints.http.operations import NO_BODY, Answers, Nothing, Operation
 
 blueprint = ApiBlueprint(__name__)
@@ -40,6 +41,18 @@ _TAGS = {
     "registry": "For the registry's host",
     "openapi.json": "This description",
 }
+
+
+class Description(Struct):
+    """An OpenAPI description."""
+
+    openapi: Annotated[str, Meta(pattern=r"^3\.1\.")]
+    info: dict[str, Any]
+    servers: list[dict[str, Any]]
+    security: list[dict[str, Any]]
+    tags: list[dict[str, Any]]
+    paths: dict[str, Any]
+    components: dict[str, Any]
 
 
 @blueprint.route(

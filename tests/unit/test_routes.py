@@ -226,6 +226,12 @@ class TestLookingUp:
         assert shown["revoked_at"] == "2026-03-04T05:06:07Z"
         assert shown["revocation_reason"] == "superseded"
 
+    def test_what_the_service_itself_revoked_says_so(self, api: Api, world: World) -> None:
+        api("POST /certs")
+        record = replace(_revoked(world.records.by_serial[SERIAL]), revoked_by="registry-trust")
+        world.records.by_serial[SERIAL] = record
+        assert api(f"GET /certs/{SERIAL}").json_body["revoked_by"] == "registry-trust"
+
 
 def _revoked(record: CertificateRecord) -> CertificateRecord:
     return replace(record, revoked_at=NOW, revocation_reason=RevocationReason.SUPERSEDED)

@@ -6,7 +6,7 @@ Their docstrings and descriptions are part of the API's description, and written
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -66,7 +66,17 @@ class CertificateSummary(Struct):
     ) = UNSET
     revoked_at: Annotated[Time, Meta(description="Absent: it is not revoked.")] | UnsetType = UNSET
     revocation_reason: RevocationReason | UnsetType = UNSET
-    revoked_by: Annotated[Arn, Meta(description="Who revoked it.")] | UnsetType = UNSET
+    revoked_by: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^(arn:|registry-trust$)",
+                description="Who revoked it, an ARN; registry-trust: the service itself, for an "
+                "EC2 instance that has another or has ended.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Certificate(CertificateSummary, kw_only=True):
@@ -229,15 +239,3 @@ class DiagnosisDocument(Struct):
         CrlFacts | None, Meta(description="null: its issuer is unknown, or has no list.")
     ]
     at: Annotated[Time, Meta(description="The moment it was judged for, UTC.")]
-
-
-class Description(Struct):
-    """An OpenAPI description."""
-
-    openapi: Annotated[str, Meta(pattern=r"^3\.1\.")]
-    info: dict[str, Any]
-    servers: list[dict[str, Any]]
-    security: list[dict[str, Any]]
-    tags: list[dict[str, Any]]
-    paths: dict[str, Any]
-    components: dict[str, Any]
