@@ -130,11 +130,15 @@ class MemoryEnrolments:
 
 @dataclass
 class Plane:
-    """The control plane and the instances it looks after. calls: how many, by what is called."""
+    """The control plane and the instances it looks after.
+
+    calls: how many, by what is called. every: how often the schedule runs; for long times seldom.
+    """
 
     seed: int = 0
     faults: Faults = field(default_factory=Faults)
     most: int = 300
+    every: timedelta = MINUTE
 
     def __post_init__(self) -> None:
         self.world = World()
@@ -149,7 +153,7 @@ class Plane:
         self._waiting: list[tuple[datetime, int, Callable[[], None]]] = []
         self._sequence = 0
         self._nonces = 0
-        self.at(MINUTE, self._reconcile)
+        self.at(self.every, self._reconcile)
         self._hook_crashes()
 
     # the services
@@ -351,7 +355,7 @@ class Plane:
             self.at(VISIBILITY, lambda: self._advance(ask))
 
     def _reconcile(self) -> None:
-        self.at(MINUTE, self._reconcile)
+        self.at(self.every, self._reconcile)
         with suppress(Crash):
             self.reconciling.reconcile()
 

@@ -82,6 +82,7 @@ class TestEnrolment:
     def test_failed_attempts_come_more_and_more_seldom(self) -> None:
         plane = Plane()
         id_ = plane.launch(agent=None)
+        plane.every = 10 * MINUTE
         plane.run(3 * DAY)
         known = plane.enrolments.kept[id_]
         assert 5 <= known.failures <= 10
@@ -106,6 +107,44 @@ class TestEnrolment:
         read = plane.results[known.command.command_id or ""]
         assert len(plane.results) == plane.hosts[id_].commands.__len__()
         assert read
+
+    def test_a_command_that_never_ends_is_given_up_and_sent_anew(self) -> None:
+        plane = Plane()
+        id_ = plane.launch()
+        read = plane.outcome
+        plane.outcome = lambda c, i: CommandOutcome(CommandStatus.RUNNING)  # type: ignore[method-assign]
+        plane.run(4 * MINUTE)
+        assert len(plane.hosts[id_].commands) == 1
+        plane.run(3 * MINUTE)
+        assert len(plane.hosts[id_].commands) == 2
+        plane.outcome = read  # type: ignore[method-assign]
+        plane.run(3 * MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+
+    def test_who_comes_while_a_command_is_being_sent_sends_none(self) -> None:
+        plane = Plane()
+        id_ = plane.launch()
+        send = plane.send
+
+        def send_while_others_look(instance_id: str, script: str, comment: str) -> str:
+            plane.enrolling.advance_all([("m", Ask(instance_id, Why.EVENT))])
+            return send(instance_id, script, comment)
+
+        plane.send = send_while_others_look  # type: ignore[method-assign]
+        plane.run(3 * MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+        assert len(plane.hosts[id_].commands) == 2
+
+    def test_of_two_that_look_at_once_one_sends(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=0)
+        plane.faults.double = 1.0
+        plane.run(5 * timedelta(seconds=1))
+        known = plane.enrolments.kept.get(id_)
+        sight = plane.ec2[id_]
+        for _ in range(2):
+            plane.enrolling._advance(Ask(id_, Why.EVENT), known, sight)
+        assert len(plane.hosts[id_].commands) == 1
 
 
 class TestHostileInstances:
@@ -211,6 +250,7 @@ class TestRules:
         plane, id_ = enrolled()
         serial = only(plane, id_)
         plane.stop(id_)
+        plane.every = 10 * MINUTE
         plane.run(2 * DAY)
         assert plane.active(id_)
         plane.start(id_)
@@ -279,10 +319,16 @@ class TestRules:
         admin = caller_of(plane.ec2[id_])
         reason = RevocationReason.KEY_COMPROMISE
         plane.world.revoking.revoke_any(only(plane, id_), reason, admin)
+        plane.every = 10 * MINUTE
         plane.run(2 * DAY)
         known = plane.enrolments.kept[id_]
         assert (known.state, known.code) == (EnrolmentState.FAILED, "certificate_revoked")
         assert not plane.active(id_)
+        plane.stop(id_)
+        plane.start(id_)
+        plane.every = HOUR
+        plane.run(30 * DAY)
+        assert plane.enrolments.kept[id_] == known, "nothing asks of it any more"
         plane.asking.enrol(id_)
         plane.run(5 * MINUTE)
         assert only(plane, id_)
@@ -301,8 +347,10 @@ class TestTime:
     def test_in_the_last_third_of_its_life_it_is_renewed_and_the_old_one_revoked(self) -> None:
         plane, id_ = enrolled()
         old = only(plane, id_)
+        plane.every = HOUR
         plane.run(59 * DAY)
         assert only(plane, id_) == old
+        plane.every = 10 * MINUTE
         plane.run(3 * DAY)
         assert only(plane, id_) != old
         assert plane.active(id_)[0].renews == old
@@ -310,6 +358,7 @@ class TestTime:
     def test_renewing_takes_one_command(self) -> None:
         plane, id_ = enrolled()
         before = len(plane.hosts[id_].prepared)
+        plane.every = HOUR
         plane.run(62 * DAY)
         assert len(plane.hosts[id_].prepared) == before
 
@@ -485,7 +534,7 @@ def test_whatever_goes_wrong_each_that_runs_ends_with_one_certificate_and_each_t
     for act in ["wait", *acts]:
         do(plane, act, ids)
         plane.run(plane.chance.choice([2, 60, 1200]) * timedelta(seconds=1))
-    plane.faults = Faults()
+    plane.faults, plane.every = Faults(), 10 * MINUTE
     plane.run(3 * DAY)
 
     for id_ in ids:
