@@ -144,7 +144,8 @@ class CertificateRecord:
     key_id: SHA-256 over the SubjectPublicKeyInfo, lower-case hex.
     made_key: we made the private key, so a bundle held it for a day.
     slot: which of its owner's quota slots it occupies while active; None outside the quota.
-    issued_by: the admin who had it issued; None: its owner asked. As revoked_by an ARN.
+    issued_by: the admin who had it issued, an ARN; None: its owner asked.
+    revoked_by: an ARN, or registry-trust for this service itself.
     renews, superseded_by: serials of its predecessor and successor.
     line: the serial of the first that it descends from by renewal; None: it renews none.
     granted_days: the lifetime that the admin gave; for what is renewed of it, too.
