@@ -188,6 +188,8 @@ class BringUp:
             "STACK_NAME": deployment.STACK,
             "STAGE": deployment.STAGE,
             "SLACK_SINK": str(self.layout.slack),
+            "LOCAL": str(CHECKOUT / "scripts" / "local"),
+            "REGISTRY_TRUST_LOCAL": str(self.layout.root),
         }
         write_private(self.layout.environment, environment.as_shell(variables))
         ready = {"sources": source_digest()}

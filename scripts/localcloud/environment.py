@@ -12,7 +12,8 @@ NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 HEAD = """\
 # Made by scripts/local up; sh can source it. It holds access keys of the local cloud, which open
 # nothing but that. AWS_ACCESS_KEY_ID is the operator's (may do all); DEV_ and DEV2_ are two
-# developers, ADMIN_ an admin of registry-trust.
+# developers, ADMIN_ an admin of registry-trust. LOCAL is scripts/local, which is then about this
+# cloud.
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.demo import certificates, revocation
+from localcloud.demo import certificates, instances, revocation
 from localcloud.demo.image import write_image
 from localcloud.demo.story import Outcome, Step, Story, Unexpected
 from localcloud.demo.telling import CHAPTERS
@@ -59,6 +59,19 @@ REVOKED = """revoked by revocation list 5
 {"errors":[{"code":"DENIED","message":"this client certificate has been revoked"}]}
 403
 """
+INSTANCE = "i-0123456789abcdef0"
+ENROLLED = f"""7300 ms after it was launched
+{INSTANCE} enrolled for pull by its agent with 01234567
+"""
+STAYED = f"""600 root {INSTANCE}.key
+2
+commands:0
+written:0
+"""
+TERMINATED = """1400 ms
+{"errors":[{"code":"DENIED","message":"this client certificate has been revoked"}]}
+403
+"""
 PUSHED, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
@@ -78,6 +91,13 @@ def test_the_seconds_from_revoked_to_refused_are_told() -> None:
         (revocation.refused_in_time, REVOKED, REVOKED.replace("403", "200")),
         (revocation.refused_in_time, REVOKED, REVOKED.replace("revoked by", "active by")),
         (revocation.refused_in_time, REVOKED, REVOKED.replace("has been revoked", "has expired")),
+        (instances.launched, INSTANCE, f"{INSTANCE}\n{INSTANCE}"),
+        (instances.enrolled_in_time, ENROLLED, ENROLLED.replace("7300", "90001")),
+        (instances.enrolled_in_time, ENROLLED, ENROLLED.replace(" enrolled ", " failed ")),
+        (instances.enrolled_in_time, ENROLLED, ENROLLED.replace("for pull", "for push")),
+        (instances.refused_in_time, TERMINATED, TERMINATED.replace("1400", "60001")),
+        (instances.refused_in_time, TERMINATED, TERMINATED.replace("403", "200")),
+        (instances.refused_in_time, TERMINATED, TERMINATED.replace("has been rev", "is not rev")),
     ],
 )
 def test_what_differs_from_the_story_is_noticed(
@@ -87,6 +107,23 @@ def test_what_differs_from_the_story_is_noticed(
     for wrong in (Outcome(0, bad, ""), Outcome(1, good, "")):
         with pytest.raises(Unexpected):
             see(wrong)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        STAYED.replace("600 root", "644 root"),
+        STAYED.replace("600 root", "600 nobody"),
+        STAYED.replace("\n2\n", "\n0\n"),
+        STAYED.replace("commands:0", "commands:1"),
+        STAYED.replace("written:0", "written:1"),
+        "",
+    ],
+)
+def test_a_key_that_went_anywhere_is_noticed(other: str) -> None:
+    assert "not in any of 2 commands" in instances.key_stayed(Outcome(1, STAYED, ""))
+    with pytest.raises(Unexpected):
+        instances.key_stayed(Outcome(1, other, ""))
 
 
 def test_a_refusal_is_only_one_that_failed_for_the_reason_given() -> None:

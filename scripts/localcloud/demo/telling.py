@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 
-from localcloud.demo import certificates, revocation
+from localcloud.demo import certificates, instances, revocation
 from localcloud.demo.image import write_image
 from localcloud.demo.story import Story
 from localcloud.layout import Layout
 from localcloud.terminal import styled
 
 # Chapter after chapter; each may use what those before it made.
-CHAPTERS = (certificates.STEPS, revocation.STEPS)
+CHAPTERS = (certificates.STEPS, revocation.STEPS, instances.STEPS)
 
 
 def tell(layout: Layout) -> bool:
