@@ -166,6 +166,9 @@ make_work_directory() {
     || fail 'cannot make a temporary directory; nothing was changed'
   hosts_file=$root/etc/hosts
   hosts_aside=$root/etc/.hosts.registry-trust.$$
+  for left in "$root"/etc/.hosts.registry-trust.*; do # of runs that were killed
+    kill -0 "${left##*.}" 2>/dev/null || rm -f "$left" 2>/dev/null || :
+  done
   heed_signals
   trap clean EXIT
 }

@@ -27,9 +27,10 @@ EVERYTHING = (*NEEDED, *MORE, "sh")
 
 @dataclass
 class Instance(Machine):
-    """hidden: commands that it does not have."""
+    """hidden: commands that it does not have. sealed: whether /usr/local is read-only."""
 
     hidden: set[str] = field(default_factory=set)
+    sealed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +59,8 @@ class Instance(Machine):
 
     def _mounts(self, shell: Shell) -> list[str]:
         own = ["--bind", str(self.top / "run"), "/run"]
-        own += ["--bind", str(self.top / "sbin"), "/usr/local/sbin"]
+        if not self.sealed:
+            own += ["--bind", str(self.top / "sbin"), "/usr/local/sbin"]
         return [*own, *super()._mounts(shell)]
 
     def _commands(self, shell: Shell) -> Path:
@@ -68,10 +70,10 @@ class Instance(Machine):
             wanted["sh"] = shell.command[0]
             (directory / "sh").unlink(missing_ok=True)
         for name, path in wanted.items():
-            if name in self.hidden:
-                (directory / name).unlink(missing_ok=True)
-            elif not (directory / name).is_symlink():
+            if not (directory / name).is_symlink():
                 (directory / name).symlink_to(path)
+        for name in self.hidden:
+            (directory / name).unlink(missing_ok=True)
         return directory
 
     def dies_at(self, number: int) -> None:

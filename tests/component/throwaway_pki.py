@@ -104,11 +104,29 @@ class ThrowawayCa:
         key: Key | None = None,
     ) -> Leaf:
         key = key or new_key()
+        certificate = self.certify(
+            key.public_key(),
+            subject(name, access) if subject_name is None else subject_name,
+            usage=usage,
+            not_before=not_before,
+            not_after=not_after,
+        )
+        return Leaf(certificate, key)
+
+    def certify(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        name: x509.Name,
+        *,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> x509.Certificate:
+        """A client certificate for a key that somebody else has."""
         start, end = not_before or now() - DAY, not_after or now() + 30 * DAY
-        name_in_full = subject(name, access) if subject_name is None else subject_name
-        builder = self._builder(name_in_full, key.public_key(), start, end)
+        builder = self._builder(name, public_key, start, end)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
-        return Leaf(builder.sign(self.key, hashes.SHA256()), key)
+        return builder.sign(self.key, hashes.SHA256())
 
     def server(
         self,

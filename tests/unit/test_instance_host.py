@@ -233,6 +233,7 @@ def with_broken_signature(request: x509.CertificateSigningRequest) -> str:
     return pem(spoilt)
 
 
+WEAK = rsa.generate_private_key(65537, 1024)  # noqa: S505  # that it is refused is the test
 OTHERS = {
     "nothing": ("", "no_csr"),
     "words": ("bash: openssl: command not found\n", "no_csr"),
@@ -251,7 +252,7 @@ OTHERS = {
     "too much": (GOOD + " " * MAXIMUM_OUTPUT, "csr_too_large"),
     "no DER": (re.sub(r"\n[^-]+\n", "\nAAAA\n", GOOD, count=1), "csr_malformed"),
     "another's signature": (with_broken_signature(csr()), "csr_bad_signature"),
-    "a weak key": (pem(csr(key=rsa.generate_private_key(65537, 1024))), "rsa_key_size"),
+    "a weak key": (pem(csr(key=WEAK)), "rsa_key_size"),
     "an odd key": (pem(csr(key=ed25519.Ed25519PrivateKey.generate())), "unsupported_key"),
     "an odd curve": (pem(csr(key=ec.generate_private_key(ec.SECP192R1()))), "unsupported_key"),
 }

@@ -187,13 +187,11 @@ provide_engine() {
 
 # --- what this instance has -----------------------------------------------------------------------
 
-# is_good: nothing is to be done; else $serial is that of the certificate that is here. Ends the
-# program where that cannot be known.
+# is_good: nothing is to be done. Ends the program where that cannot be known. A request that was kept
+# tells of an installation that did not come to its end.
 is_good() {
-  serial=first
-  facts=$(openssl x509 -in "$certs/client.cert" -noout -pubkey -serial -dates 2>/dev/null) || return 1
-  serial=$(after serial=)
-  usable || return 1
+  { [ ! -e "$request" ] && usable; } || return 1
+  facts=$(openssl x509 -in "$certs/client.cert" -noout -pubkey -dates 2>/dev/null) || return 1
   case $facts in *"$(public_key)"*) ;; *) return 1 ;; esac
   ! in_last_third || return 1
   try_registry
@@ -324,10 +322,11 @@ ask_afresh() {
   ask
 }
 
-# An answer may get lost. So the request is kept until there is one that was installed, and the same
-# request has the same Idempotency-Key: the API answers it with the same certificate.
+# An answer may get lost, or we may, while we install. So the request is kept until all is installed,
+# and the same request has the same Idempotency-Key: the API answers it with the same certificate.
 keep_request() {
-  held=$(openssl req -in "$request" -noout -pubkey 2>/dev/null) || held=
+  : >"$work/none" # openssl wants a configuration, and some systems have none
+  held=$(openssl req -config "$work/none" -in "$request" -noout -pubkey 2>/dev/null) || held=
   [ "$held" != "$(public_key)" ] || return 0
   made=$(make_csr 'CN = registry-trust') || fail 'openssl could not make a certificate request'
   put "$request" 0600 "$made"
@@ -340,7 +339,7 @@ certificate_request() {
   header "x-amz-security-token: $session_token"
   header 'content-type: application/x-pem-file'
   header 'accept: text/x-shellscript'
-  header "idempotency-key: $({ cat "$request"; echo "$serial"; } | openssl dgst -sha256 -r | cut -c 1-64)"
+  header "idempotency-key: $(openssl dgst -sha256 -r <"$request" | cut -c 1-64)"
 }
 
 # An installer does nothing before its last line.
