@@ -131,6 +131,15 @@ def test_no_ask_comes_again_while_it_is_worked_on_and_none_is_lost(resources):
     assert queue["SqsManagedSseEnabled"] is dead["SqsManagedSseEnabled"] is True
 
 
+def test_asks_that_were_given_up_raise_an_alarm(resources):
+    alarm = resources["EnrolmentDeadLettersAlarm"]["Properties"]
+
+    (dimension,) = alarm["Dimensions"]
+    assert dimension["Value"] == {"Fn::GetAtt": ["EnrolmentDeadLetters", "QueueName"]}
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert (alarm["Statistic"], alarm["Threshold"]) == ("Maximum", 1)
+
+
 def rules_of(resources: Any, function: str) -> list[dict[str, Any]]:
     """The properties of the rules that call the function."""
     target = {"Fn::GetAtt": [function, "Arn"]}

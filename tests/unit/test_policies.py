@@ -306,6 +306,34 @@ def test_commands_are_shell_scripts_on_instances_of_this_account_that_carry_the_
     assert other == {"Ref": "AWS::NoValue"}
 
 
+def test_who_advances_instances_may_do_what_that_takes_and_nothing_else():
+    table, state = '["InstancesTable", "Arn"]', '["StateTable", "Arn"]'
+    assert allowed(ADVANCE, table) == ["dynamodb:GetItem", "dynamodb:PutItem"]
+    assert "InstancesTable.Arn}/index" not in texts(function_statements(ADVANCE))
+    assert allowed(ADVANCE, '["CertificatesTable", "Arn"]') == [
+        f"dynamodb:{action}Item" for action in ("Get", "Put", "Update")
+    ]
+    assert allowed(ADVANCE, state) == [
+        f"dynamodb:{action}"
+        for action in ("BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")
+    ]
+    assert allowed(ADVANCE, "EnrolmentQueue") == [
+        f"sqs:{action}"
+        for action in ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage", "SendMessage")
+    ]
+    assert allowed(ADVANCE, ":parameter/") == ["ssm:GetParameter", "ssm:GetParameters"]
+    assert services_of(ADVANCE) == {
+        *("dynamodb", "ec2", "iam", "kms", "logs", "s3", "sqs", "ssm"),
+    }
+
+
+def test_the_api_shows_enrolments_asks_for_them_and_changes_none():
+    assert allowed(API, '["InstancesTable", "Arn"]') == ["dynamodb:GetItem"]
+    assert allowed(API, "InstancesTable.Arn}/index/by_state") == ["dynamodb:Query"]
+    assert texts(function_statements(API)).count("InstancesTable") == 2
+    assert allowed(API, "EnrolmentQueue") == ["sqs:SendMessage"]
+
+
 def test_who_advances_instances_reads_no_bundle():
     """Of one with a private key of ours, which an instance may have asked for, it is rid."""
     assert allowed(ADVANCE, "/certs/") == ["s3:DeleteObject"]
