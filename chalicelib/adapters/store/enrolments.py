@@ -94,7 +94,8 @@ class EnrolmentStore:
         """
         by_now = ByDue.due_key < f"{stored_time(now)}{_PAST}"
         items = self._keys(ByDue.Meta.index_name, DUE, by_now, limit)
-        return [(item["instance_id"]["S"], _time_in(item["due_key"]["S"])) for item in items]
+        found = ((item["instance_id"]["S"], _time_in(item["due_key"]["S"])) for item in items)
+        return [(instance_id, time) for instance_id, time in found if time is not None]
 
     def outdated(self, trust_version: str, limit: int) -> Sequence[str]:
         """Up to *limit* enrolled ones that hold any other trust. As to changes, and raises, as
@@ -202,8 +203,13 @@ class _ByState:
 _DAMAGED = "unreadable_enrolment"
 
 
-def _time_in(key: str) -> datetime:
-    return datetime.fromisoformat(key.partition("#")[0]).astimezone(UTC)
+def _time_in(key: str) -> datetime | None:
+    """None for a damaged key, which must not hide the others."""
+    try:
+        return datetime.fromisoformat(key.partition("#")[0]).astimezone(UTC)
+    except ValueError:
+        log.error("left out of what is due: %r is no time", key)
+        return None
 
 
 def _enrolment_in(item: dict[str, Any]) -> Enrolment:

@@ -73,13 +73,15 @@ def raw_items(client: Any) -> Iterator[dict[str, Any]]:
         yield from page["Items"]
 
 
-def damage(client: Any, instance_id: str, attribute: str = "began_at") -> None:
+def damage(
+    client: Any, instance_id: str, attribute: str = "began_at", value: str = "nonsense"
+) -> None:
     client.update_item(
         TableName="instances",
         Key={"instance_id": {"S": instance_id}},
         UpdateExpression="SET #a = :nonsense",
         ExpressionAttributeNames={"#a": attribute},
-        ExpressionAttributeValues={":nonsense": {"S": "nonsense"}},
+        ExpressionAttributeValues={":nonsense": {"S": value}},
     )
 
 
@@ -207,6 +209,14 @@ class TestDue:
         ((instance_id, seen),) = enrolments.due(NOW, 9)
         assert enrolments.postpone(instance_id, seen, NOW + DAY)
         assert not enrolments.postpone(instance_id, seen, NOW + 2 * DAY)
+
+    def test_a_damaged_one_does_not_hide_the_others(
+        self, enrolments: EnrolmentStore, table: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, two = (enrolments.put(enrolment(look_at=NOW)) for _ in range(2))
+        damage(table, one.instance_id, "due_key", "0 nonsense")
+        assert [instance_id for instance_id, _ in enrolments.due(NOW, 9)] == [two.instance_id]
+        assert "nonsense" in caplog.text
 
     def test_what_is_not_to_be_looked_at_any_more_is_not_postponed(
         self, enrolments: EnrolmentStore
