@@ -11,7 +11,7 @@ from pathlib import Path
 
 import boto3
 
-from operations import authorities, cloud
+from operations import authorities, boot, cloud
 from operations.cloud import CommandError
 from operations.packaging import ArtifactBucket, package
 from operations.stack import Stack, of_stage
@@ -50,7 +50,11 @@ def deploy(given: argparse.Namespace) -> None:
     _say(f"made the {' and the '.join(made_now)} CA" if made_now else "the CAs are there already")
     authorities.publish(aws, outputs)
     _say("published the trust")
-    _print_next(given.stage, aws.region_name, outputs)
+    api_url = cloud.api_address(outputs["ApiUrl"], os.environ.get("AWS_ENDPOINT_URL", ""))
+    parameters = stack.parameters()
+    script = boot.publish(aws, outputs, parameters, api_url)
+    _say(f"published the instances' user data: {script}")
+    _print_next(given.stage, aws.region_name, outputs, api_url, (parameters["InstanceTag"], script))
 
 
 def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
@@ -92,8 +96,11 @@ def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> N
     _say("stored the Slack webhook")
 
 
-def _print_next(stage: str, region: str, outputs: dict[str, str]) -> None:
-    api_url = cloud.api_address(outputs["ApiUrl"], os.environ.get("AWS_ENDPOINT_URL", ""))
+def _print_next(
+    stage: str, region: str, outputs: dict[str, str], api_url: str, instance: tuple[str, str]
+) -> None:
+    """instance: the tag that makes one ours, and where the user data is."""
+    tag, script = instance
     print(
         f"""
 deployed. What next:
@@ -102,6 +109,9 @@ deployed. What next:
                   to those who need certificates (admins: {outputs["AdminPolicyArn"]})
   the registry    run it under the instance profile {outputs["RegistryHostInstanceProfileName"]},
                   its images in s3://{outputs["RegistryBucket"]}
+  an instance     launch it under the instance profile {outputs["DockerInstanceProfileName"]},
+                  tagged {tag}=pull or push: it enrols itself. Without an SSM agent
+                  it needs {script} as its user data
   a certificate   export AWS_REGION={region} API_URL={api_url}
                   and then as README says under "Get a certificate"
   the CAs         scripts/ca show --stage {stage}"""
