@@ -13,12 +13,13 @@ from chalicelib.domain.enrolment.model import (
     Ask,
     CommandOutcome,
     CommandStatus,
+    Enrolment,
     EnrolmentPath,
     EnrolmentState,
     Why,
 )
 from chalicelib.domain.model import Access, InstanceState, IssueRequest, RevocationReason
-from chalicelib.errors import Conflict, NotFound
+from chalicelib.errors import Conflict, DependencyFailed, NotFound
 from tests.unit.enrolling_world import Faults, Plane, look
 from tests.unit.instances import caller_of
 from tests.unit.refusals import refused
@@ -226,6 +227,11 @@ class TestRules:
         plane.tag(id_, Access.PULL)
         plane.run(20 * MINUTE)
         assert not plane.active(id_)
+        assert plane.enrolments.kept[id_].code == "no_agent"
+        plane.hosts[id_].online_at = plane.world.time
+        plane.run(30 * MINUTE)
+        assert only(plane, id_)
+        assert plane.active(id_)[0].access is Access.PULL
 
     def test_a_tag_taken_away_takes_the_certificate(self) -> None:
         plane, id_ = enrolled()
@@ -384,8 +390,39 @@ class TestTime:
         assert plane.calls["advance"] <= 8
         assert plane.state(id_) is EnrolmentState.ENROLLED
 
+    def test_certificates_of_a_day_are_renewed_in_time(self) -> None:
+        plane = Plane(every=5 * MINUTE)
+        plane.world.limits = replace(plane.world.limits, default_days=1)
+        id_ = plane.launch()
+        plane.run(HOUR + 2 * MINUTE)  # not when the schedule is about to act
+        for _ in range(4 * 24):
+            assert only(plane, id_)
+            plane.run(HOUR)
+
+    def test_a_reminder_never_comes_before_its_time(self) -> None:
+        plane = Plane(seed=3)
+        plane.at = lambda delay, do: None  # type: ignore[method-assign]
+        asked: list[Ask] = []
+        plane.ask = asked.extend  # type: ignore[method-assign]
+        id_ = plane.launch()
+        plane.ec2[id_] = replace(plane.ec2[id_], state=InstanceState.RUNNING)
+        plane.enrolling.advance_all([("m", Ask(id_, Why.EVENT))])
+        look_at = plane.enrolments.kept[id_].look_at
+        assert look_at is not None
+        assert look_at <= plane.world.time + asked[0].delay
+        assert asked[0].delay.microseconds == 0, "the queue counts whole seconds"
+
 
 class TestOwnPath:
+    def test_an_agent_that_stops_answering_is_no_instance_that_asked_by_itself(self) -> None:
+        plane, id_ = enrolled()
+        plane.hosts[id_].online_at = None
+        plane.every = 10 * MINUTE
+        plane.run(2 * DAY)
+        known = plane.enrolments.kept[id_]
+        assert (known.state, known.code) == (EnrolmentState.FAILED, "no_agent")
+        assert plane.active(id_), "what it has goes on working"
+
     def test_one_without_an_agent_that_asked_by_itself_counts_as_enrolled(self) -> None:
         plane = Plane()
         id_ = plane.launch(agent=None)
@@ -475,6 +512,39 @@ class TestAsking:
         plane.asking.command_ended(id_)
         plane.asking.command_ended("i-00000000")
         assert plane.calls.get("ask", 0) == before
+
+
+class TestOneCertificate:
+    def test_a_certificate_that_was_issued_and_not_recorded_is_the_one_that_is_given(self) -> None:
+        plane = Plane()
+        id_ = plane.launch()
+        failures = [DependencyFailed("table_unwritable", "no")] * 2
+
+        def before_put(enrolment: Enrolment) -> None:
+            if enrolment.serial is not None and failures:
+                raise failures.pop()
+
+        plane.enrolments.before_put = before_put
+        plane.run(20 * MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+        assert not failures
+        assert len(plane.world.records.by_serial) == 1
+
+    def test_a_renewal_that_was_not_recorded_is_the_one_that_is_given(self) -> None:
+        plane, id_ = enrolled()
+        old = only(plane, id_)
+        failures = [DependencyFailed("table_unwritable", "no")] * 2
+
+        def before_put(enrolment: Enrolment) -> None:
+            if enrolment.serial not in (None, old) and failures:
+                raise failures.pop()
+
+        plane.enrolments.before_put = before_put
+        plane.every = 10 * MINUTE
+        plane.run(64 * DAY)
+        assert not failures
+        assert only(plane, id_) != old
+        assert len(plane.world.records.by_serial) == 2
 
 
 class TestBatches:

@@ -20,6 +20,9 @@ from chalicelib.domain.enrolment.model import (
 from chalicelib.domain.model import CertificateRecord, InstanceFacts
 from chalicelib.domain.policy import renewal_due
 
+# Of the certificates that instances are given; whoever asks by itself may choose another.
+ENROLMENT_LABEL = "enrolment"
+
 # An admin took its certificate back: what undoes that is for an admin, too.
 REVOKED_BY_HAND = "certificate_revoked"
 
@@ -102,8 +105,11 @@ def may_have_asked(known: Enrolment) -> bool:
 
 
 def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
-    """own: the certificates of the instance that stand, if may_have_asked(); else none."""
-    if own:
+    """own: the certificates of the instance that stand, if may_have_asked(); else none.
+
+    One whose agent stopped answering still has the certificate that the agent installed.
+    """
+    if any(_was_asked_for(each) for each in own):
         return _by_itself(known, own, sight)
     if known.state is EnrolmentState.ENROLLED:
         known = attempt(known, sight.now)
@@ -111,15 +117,17 @@ def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sig
 
 
 def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
-    """It holds the newest. Others go once it had the time to install that one; and those whose
-    access is not what the tag says go at once: it notices, and asks again."""
+    """It holds the newest that it asked for. Others go once it had the time to install that; and
+    those whose access is not what the tag says go at once: it notices, and asks again."""
     wanted = None if sight.instance is None else sight.instance.access
     wrong = [each for each in own if each.access is not wanted]
-    right = sorted((each for each in own if each.access is wanted), key=lambda c: c.issued_at)
-    if not right:
+    right = [each for each in own if each.access is wanted]
+    asked = [each for each in right if _was_asked_for(each)]
+    if not asked:
         fresh = attempt(replace(known, path=None), sight.now)
         return replace(again(fresh, sight, _NO_AGENT, _NO_AGENT_REASON), withdraw=tuple(wrong))
-    *older, newest = right
+    newest = max(asked, key=lambda each: each.issued_at)
+    older = [each for each in right if each.serial != newest.serial]
     settled = sight.now >= newest.issued_at + timing.OWN_GRACE
     check = timing.CHECK * (1 - sight.spread / 4)
     enrolled = replace(
@@ -179,6 +187,11 @@ def with_certificate(known: Enrolment, record: CertificateRecord) -> Enrolment:
         owners=owners,
         new_key=False,
     )
+
+
+def _was_asked_for(record: CertificateRecord) -> bool:
+    """Whether the instance asked for it, rather than being given it."""
+    return record.label != ENROLMENT_LABEL
 
 
 def _calm(known: Enrolment) -> Enrolment:

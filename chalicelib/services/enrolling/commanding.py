@@ -28,7 +28,7 @@ from chalicelib.domain.instance_host import (
 )
 from chalicelib.domain.model import CertificateRecord, InstanceFacts
 from chalicelib.domain.trust import Trust
-from chalicelib.errors import AppError, Contended, DependencyFailed, InvalidRequest
+from chalicelib.errors import AppError, Contended, DependencyFailed, InvalidRequest, Misconfigured
 from chalicelib.services.enrolling.needs import Commands, Enrolments, Issuer, Records
 
 log = logging.getLogger(__name__)
@@ -167,9 +167,12 @@ class Commanding:
             issuer="",  # the registry has it, and nobody else needs it
             registry_address=trust.registry_address,
         )
-        script = install_command(bundle, known.instance_id)
         given = replace(changes.with_certificate(known, record), trust_version=trust.version)
-        return self._send(given, CommandKind.INSTALL, script, self.new_nonce(), sight)
+        try:
+            script = install_command(bundle, known.instance_id)
+            return self._send(given, CommandKind.INSTALL, script, self.new_nonce(), sight)
+        except (DependencyFailed, Misconfigured) as error:
+            return again(given, sight, error.code, str(error))
 
     def _installed(
         self, known: Enrolment, outcome: CommandOutcome, instance: InstanceFacts, sight: Sight

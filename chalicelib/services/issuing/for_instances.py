@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chalicelib.domain import policy
+from chalicelib.domain.enrolment.changes import ENROLMENT_LABEL
 from chalicelib.domain.identity import identify
 from chalicelib.domain.model import (
     CertificateRecord,
@@ -90,6 +91,7 @@ class InstanceIssuing:
             key=lambda: LeafKey(key, None),
             request=stored_request(caller, request_key, keys.key_id(key)),
             now=now,
+            label=ENROLMENT_LABEL,
         )
         succession = self._succession(old, caller.arn)
         recorded = self.recording.record(order, succession, lambda: self._reread(succession))
