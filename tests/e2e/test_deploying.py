@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -31,6 +32,24 @@ def test_a_second_run_changes_nothing_and_leaves_the_cas(cloud, stage):
     assert "the stack is unchanged" in again.stderr
     assert "the CAs are there already" in again.stderr
     assert cloud.run("scripts/ca", "show", "--stage", stage).stdout == before
+
+
+def test_what_instances_boot_with_is_published_once_and_shown(cloud, stage):
+    s3 = cloud.operator.client("s3", endpoint_url=cloud.variables["AWS_ENDPOINT_URL"])
+    outputs = cloud.outputs(stage)
+    where = {"Bucket": outputs["ConfigBucket"], "Key": "trust/user-data.sh"}
+    published = s3.get_object(**where)
+    text = published["Body"].read().decode()
+    assert published["ContentType"] == "text/x-shellscript"
+    assert "registry='r.example:5000'" in text
+    assert re.search(r"^api_url='http://\w+\.execute-api\.localhost:\d+/v1'$", text, re.MULTILINE)
+
+    again = cloud.run("scripts/deploy", "--stage", stage)
+
+    assert again.returncode == 0, again.stderr
+    assert s3.get_object(**where)["LastModified"] == published["LastModified"]
+    assert f"s3://{outputs['ConfigBucket']}/trust/user-data.sh as its user data" in again.stdout
+    assert outputs["DockerInstanceProfileName"] in again.stdout
 
 
 def test_a_parameter_is_changed_and_then_kept(cloud, stage):
