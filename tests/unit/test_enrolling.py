@@ -18,7 +18,13 @@ from chalicelib.domain.enrolment.model import (
     EnrolmentState,
     Why,
 )
-from chalicelib.domain.model import Access, InstanceState, IssueRequest, RevocationReason
+from chalicelib.domain.model import (
+    Access,
+    CertificatePage,
+    InstanceState,
+    IssueRequest,
+    RevocationReason,
+)
 from chalicelib.errors import Conflict, DependencyFailed, NotFound
 from tests.unit.enrolling_world import Faults, Plane, look
 from tests.unit.instances import caller_of
@@ -290,6 +296,15 @@ class TestRules:
         assert record.revocation_reason is RevocationReason.CESSATION_OF_OPERATION
         assert plane.world.trust.current().crl_number > 1
 
+    def test_a_certificate_that_no_list_shows_yet_is_revoked_all_the_same(self) -> None:
+        """An index is up to a second behind its table."""
+        plane, id_ = enrolled()
+        nothing = CertificatePage((), None)
+        plane.world.records.page = lambda *given: nothing  # type: ignore[method-assign]
+        plane.terminate(id_)
+        plane.run(5 * timedelta(seconds=1))
+        assert not plane.active(id_)
+
     def test_terminated_unheard_its_certificates_are_revoked_within_minutes(self) -> None:
         plane, id_ = enrolled()
         plane.faults.drop = 1.0
@@ -398,6 +413,15 @@ class TestTime:
         for _ in range(4 * 24):
             assert only(plane, id_)
             plane.run(HOUR)
+
+    def test_it_is_reminded_of_each_look_within_the_quarter_of_an_hour(self) -> None:
+        """Not by the schedule, which comes once a minute, and half a minute after that."""
+        plane = Plane(every=DAY)
+        id_ = plane.launch()
+        plane.run(6 * timedelta(seconds=1))
+        plane.faults.drop = 1.0  # no command's end is heard of
+        plane.run(3 * MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
 
     def test_a_reminder_never_comes_before_its_time(self) -> None:
         plane = Plane(seed=3)
