@@ -231,6 +231,21 @@ def test_refused_by_the_registry_it_asks_again(
     is_enrolled(machine, cloud)
 
 
+def test_a_registry_that_another_ca_vouches_for_now_has_it_ask_for_that_ca(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    """An answer brings the CAs of the day; the registry's may have changed since the last."""
+    machine.boot()
+    ca = machine.etc / "docker/certs.d" / cloud.registry / "ca.crt"
+    ca.write_bytes(ThrowawayCa("the old").pem)
+
+    ran = machine.renew()
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ca.read_bytes() == cloud.server_ca.pem
+    assert len(cloud.issued) == 2
+
+
 @pytest.mark.parametrize("code", ["key_revoked", "key_in_use"])
 def test_a_key_that_the_api_will_not_certify_is_replaced_once(
     machine: Booting, cloud: BootCloud, code: str
@@ -381,7 +396,7 @@ def test_a_registry_that_refuses_everything_does_not_use_up_the_quota(
         assert machine.renew().returncode == 1
     assert len(cloud.issued) == 4
     last = machine.renew()
-    assert (last.returncode, "new certificates did not help" in last.stderr) == (1, True)
+    assert (last.returncode, "new certificates do not help" in last.stderr) == (1, True)
     vain = machine.directory / f"{INSTANCE}.vain"
     count, since = vain.read_text().split()
     vain.write_text(f"{count} {int(since) - 86401}\n")

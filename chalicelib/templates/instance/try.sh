@@ -1,11 +1,14 @@
 # ask_with_curl: GET /v2/ as a container engine would, with the files that Docker has. Our CA alone
-# counts, and the host name has to be right. $answer becomes the status, 000 if there is none, and
-# $why the reason in words. curl takes what follows a colon in --cert for a password, hence cd.
+# counts, and the host name has to be right. $answer becomes the status, 000 if there is none, $why
+# the reason in words, and $failed how curl ended. It takes what follows a colon in --cert for a
+# password, hence cd.
 ask_with_curl() {
+  failed=0
   answer=$(cd "$certs" && curl -q -sS --noproxy '*' --proto '=https' --cacert ca.crt \
     --capath "$work" --cert client.cert --key client.key --max-time 10 --max-filesize 65536 \
-    -o "$work/answer" -w '%{http_code}' "https://$registry/v2/" 2>"$work/why") || answer=000
-  if [ "$answer" = 000 ]; then
+    -o "$work/answer" -w '%{http_code}' "https://$registry/v2/" 2>"$work/why") || failed=$?
+  if [ "$failed" != 0 ]; then
+    answer=000
     why=$(sed -n 's/^curl: ([0-9]*) //p' "$work/why" | tail -n 1)
   else
     read_reason

@@ -195,9 +195,9 @@ is_good() {
   case $facts in *"$(public_key)"*) ;; *) return 1 ;; esac
   ! in_last_third || return 1
   try_registry
-  case $answer in
-    200) rm -f "$directory/$instance.vain" ;;
-    403) refused_too_often || return 1 ;;
+  case $answer:$failed in
+    200:*) rm -f "$directory/$instance.vain" ;;
+    403:* | 000:60) refused_too_often || return 1 ;; # 60: it is not vouched for by the CA that we know
     *) fail "cannot tell whether the certificate is good: $answer $(one_line "$why")" ;;
   esac
 }
@@ -224,13 +224,13 @@ END-OF-TIME
   echo $((days * 86400 + ${hour#0} * 3600 + ${minute#0} * 60 + ${second#0}))
 }
 
-# A registry that refuses whatever it is shown must not use up what one owner may have: three
-# certificates in vain, then one a day.
+# A registry that refuses whatever it is shown, or is none, must not use up what one owner may have:
+# three certificates in vain, then one a day.
 refused_too_often() {
   read -r count since 2>/dev/null <"$directory/$instance.vain" || count=0 since=0
   now=$(date -u +%s)
   if [ "$count" -ge 3 ] && [ $((now - since)) -lt 86400 ]; then
-    fail "refused, and new certificates did not help: $(one_line "$why")"
+    fail "new certificates do not help: $(one_line "$why")"
   fi
   put "$directory/$instance.vain" 0600 "$((count + 1)) $now"
   return 1
