@@ -354,6 +354,16 @@ class TestRules:
         plane.run(5 * MINUTE)
         assert only(plane, id_)
 
+    def test_who_is_enrolled_afresh_has_a_new_key_whatever_became_of_the_old(self) -> None:
+        plane, id_ = enrolled()
+        admin, key = caller_of(plane.ec2[id_]), plane.hosts[id_].key
+        plane.world.revoking.revoke_any(only(plane, id_), RevocationReason.KEY_COMPROMISE, admin)
+        plane.hosts[id_].online_at = plane.world.time + MINUTE
+        plane.asking.enrol(id_)
+        plane.run(5 * MINUTE)
+        assert only(plane, id_)
+        assert plane.hosts[id_].key is not key
+
     def test_another_role_means_another_owner_and_the_old_ones_certificate_goes(self) -> None:
         plane, id_ = enrolled()
         old = only(plane, id_)

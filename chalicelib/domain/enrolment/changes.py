@@ -150,7 +150,7 @@ def sending(known: Enrolment, kind: CommandKind, nonce: str, sight: Sight) -> En
 
 def sent(known: Enrolment, command: SentCommand, command_id: str, sight: Sight) -> Enrolment:
     """With the command's id. An event tells of its end; if that is lost, a look does."""
-    look_at = sight.now + timing.pause(known.tries, sight.spread)
+    look_at = sight.now + timing.pause(0, sight.spread)
     return replace(known, command=replace(command, command_id=command_id), look_at=look_at)
 
 
@@ -158,7 +158,8 @@ def still_running(known: Enrolment, command: SentCommand, sight: Sight) -> Step:
     """The command has no answer yet."""
     if sight.now >= command.sent_at + timing.COMMAND_PATIENCE:
         return again(known, sight, "command_lost", "a command had no answer in time")
-    return wait(known, sight)
+    look_at = sight.now + timing.as_long_again(sight.now - command.sent_at)
+    return Step(Task.KEEP, replace(known, look_at=look_at))
 
 
 def works(

@@ -103,7 +103,7 @@ def _running(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | 
     if known.state is EnrolmentState.LAUNCHED:
         return Step(Task.FIND_AGENT, attempt(known, sight.now))
     if sight.why is Why.ADMIN:
-        fresh = replace(known, failures=0, new_key=known.code == REVOKED_BY_HAND)
+        fresh = replace(known, failures=0, new_key=True)  # the old may be why they ask
         return Step(Task.FIND_AGENT, attempt(fresh, sight.now))
     if known.state is EnrolmentState.ENROLLED:
         return _enrolled(known, instance, sight)

@@ -39,6 +39,11 @@ def pause(tries: int, spread: float) -> timedelta:
     return _grown(_FIRST_PAUSE, tries, _LONGEST_PAUSE) * (1 + spread / 4)
 
 
+def as_long_again(waited: timedelta) -> timedelta:
+    """How long to wait on, having waited for so long."""
+    return min(max(waited, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+
 def retry(failures: int, spread: float) -> timedelta:
     """How long to leave an instance alone after so many failed attempts, at least one."""
     return _grown(_FIRST_RETRY, failures - 1, _LONGEST_RETRY) * (1 + spread / 4)
