@@ -14,8 +14,8 @@ from tests.e2e.instances import Fleet
 
 COUNT = int(os.environ.get("STORM_INSTANCES", "200"))
 BAD_DAY = {"drop_events": 0.2, "double_events": 0.2, "fail_ssm": 0.1, "seed": 7}
-SECONDS = 420.0
-# Of the plane's functions, for one instance, in the end; on a good day it is about half.
+SECONDS = 900.0  # far more than it takes; a machine may be busy
+# The functions of the plane; what people and the registry host call is not counted.
 FUNCTIONS = ("AdvanceInstance", "OnInstanceState", "OnCommandState", "ReconcileInstances")
 
 

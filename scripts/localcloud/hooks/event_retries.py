@@ -1,12 +1,12 @@
-"""EventBridge to Lambda with retries, and not all at once.
+"""EventBridge to Lambda with retries, and a few at a time.
 
 MiniStack starts the function once and forgets a failure. On AWS the invocation is asynchronous:
 up to two retries, then the function's dead-letter target. Our event handlers rely on it.
-https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
 
-MiniStack also starts a process for each event that comes while others are busy, and two hundred
-instances launched at once are four hundred events. AWS has machines enough for that; here what is
-asynchronous waits its turn, as it may on AWS when the account's concurrency is used up.
+MiniStack also starts a process for each event that comes while others are at work, so that hundreds
+at once starve the machine. On AWS they wait in the function's own queue when there is no room.
+https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+"How Lambda handles errors and retries with asynchronous invocation"
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 
 from localcloud.hooks.rebinding import attribute, module, rebind
 
-AT_ONCE = 6
+AT_ONCE = 4  # asynchronous invocations, of all functions
 
-_is_event: ContextVar[bool] = ContextVar("is_event", default=False)
+# Set for an event's invocations, which happen in threads that inherit it.
+is_event: ContextVar[bool] = ContextVar("is_event", default=False)
 
 
 def apply() -> None:
@@ -29,30 +30,30 @@ def apply() -> None:
     find = attribute(functions, "_get_func_record_for_ref")
     record_for = attribute(functions, "_execution_record_for_config")
     invoke = attribute(functions, "invoke_async_with_retry")
+    room = threading.BoundedSemaphore(AT_ONCE)
 
-    def wrap(deliver_once: Any) -> Any:
+    def delivering(deliver_once: Any) -> Any:
         def deliver(arn: str, payload: str) -> None:
             function, config, _ = find(arn)
-            if function and config:
-                marked = _is_event.set(True)  # for the thread that it starts
-                invoke(record_for(function, config), json.loads(payload))
-                _is_event.reset(marked)
-            else:
+            if not function or not config:
                 deliver_once(arn, payload)  # it says that there is no such function
+                return
+            token = is_event.set(True)
+            try:
+                invoke(record_for(function, config), json.loads(payload))
+            finally:
+                is_event.reset(token)
 
         return deliver
 
-    rebind(functions, "_execute_function", _in_turn)
-    rebind(module("services.eventbridge"), "_dispatch_to_lambda", wrap)
+    def executing(execute: Any) -> Any:
+        def executed(function: Any, event: Any) -> Any:
+            if not is_event.get():
+                return execute(function, event)
+            with room:
+                return execute(function, event)
 
+        return executed
 
-def _in_turn(inner: Any) -> Any:
-    turns = threading.BoundedSemaphore(AT_ONCE)
-
-    def execute(*arguments: Any, **options: Any) -> Any:
-        if not _is_event.get():
-            return inner(*arguments, **options)
-        with turns:
-            return inner(*arguments, **options)
-
-    return execute
+    rebind(module("services.eventbridge"), "_dispatch_to_lambda", delivering)
+    rebind(functions, "_execute_function", executing)
