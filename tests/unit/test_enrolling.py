@@ -406,6 +406,27 @@ class TestTime:
         plane.run(8 * MINUTE)
         assert all(plane.enrolments.kept[id_].trust_version == version for id_ in ids)
 
+    def test_what_one_run_asks_for_is_spread_until_the_next(self) -> None:
+        plane = Plane(most=60)
+        ids = [plane.launch(number) for number in range(30)]
+        plane.run(10 * MINUTE)
+        plane.trust_now = replace(plane.trust_now, registry_address="192.0.2.99")
+        asked: list[Ask] = []
+        plane.ask = asked.extend  # type: ignore[method-assign]
+        plane.reconciling.reconcile()
+        assert sorted(ask.instance_id for ask in asked) == sorted(ids)
+        assert [ask.delay.total_seconds() for ask in asked] == list(range(30))
+
+    def test_what_is_due_and_nothing_comes_of_is_asked_for_every_few_minutes(self) -> None:
+        plane, id_ = enrolled()
+        asked: list[Ask] = []
+        plane.ask = asked.extend  # type: ignore[method-assign]
+        plane.run(2 * DAY)
+        asked.clear()
+        plane.run(HOUR)
+        assert 10 <= len(asked) <= 13
+        assert {(ask.instance_id, ask.why) for ask in asked} == {(id_, Why.LOOK)}
+
     def test_a_quiet_day_of_an_instance_costs_few_calls(self) -> None:
         plane, id_ = enrolled()
         plane.run(DAY)
