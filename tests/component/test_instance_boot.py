@@ -306,6 +306,14 @@ def test_an_answer_that_breaks_off_is_asked_for_again(machine: Booting, cloud: B
     is_enrolled(machine, cloud)
 
 
+def test_half_an_installer_is_not_run(machine: Booting, cloud: BootCloud) -> None:
+    cloud.before = [lambda: (201, b"#!/bin/sh\ntouch /tmp/ran\n")]
+    assert machine.boot().returncode == 0
+    assert not (machine.tmp / "ran").exists()
+    assert machine.calls("sleep") == ["5"]
+    is_enrolled(machine, cloud)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

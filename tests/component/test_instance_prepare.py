@@ -159,8 +159,10 @@ def test_of_two_runs_at_once_both_ask_for_the_one_key_that_stays(
     if not flock:
         machine.hidden = {"flock"}
     (machine.tmp / "prepare").write_text(PREPARE)
-    # A slow openssl: both have looked before either has made its key.
+    # Both have looked before either has made its key; and were it moved, one after the other.
     openssl = shutil.which("openssl")
+    pause = "mkdir /tmp/first 2>/dev/null || sleep 0.6"
+    machine.shim("mv", f'{pause}; exec {shutil.which("mv")} "$@"')
     machine.shim("openssl", f'case $1 in genpkey) sleep 0.3 ;; esac; exec {openssl} "$@"')
     both = "sh /tmp/prepare >/tmp/one & sh /tmp/prepare >/tmp/two; two=$?; wait $! && exit $two"
 

@@ -27,10 +27,10 @@ begin() {
 
 public_key() { openssl pkey -in "$key" -passin pass: -pubout 2>/dev/null; }
 
-# usable: $key is a file, and no link, of root's alone, and holds a P-256 key. That is what the public
-# key's first 27 bytes say (RFC 5480 section 2).
+# usable: $key is a file, and no link (ls tells of the link itself), of root's alone, and holds a P-256
+# key. That is what the public key's first 27 bytes say (RFC 5480 section 2).
 usable() {
-  { [ -f "$key" ] && [ ! -L "$key" ]; } || return 1
+  [ -f "$key" ] || return 1
   read -r mode _ owner _ <<END-OF-LISTING
 $(ls -ldn "$key")
 END-OF-LISTING

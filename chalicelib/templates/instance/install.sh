@@ -65,7 +65,7 @@ fail() { complain "$*"; report not_installed "$*"; }
 
 ask_registry() { if has curl; then ask_with_curl; else ask_with_openssl; fi; }
 
-# The same for instances without curl. Empty places to look in keep OpenSSL from the system's CAs.
+# The same for instances without curl. With -CAfile alone, s_client knows no other CAs.
 ask_with_openssl() {
   host=${registry%:*} port=443
   case $registry in *:*) port=${registry##*:} ;; esac
@@ -73,7 +73,7 @@ ask_with_openssl() {
   case $host in *[!0-9.]*) ;; *) set -- -noservername -verify_ip "$host" ;; esac
   : >"$work/answer"
   printf 'GET /v2/ HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$registry" \
-    | SSL_CERT_DIR=$work SSL_CERT_FILE=/dev/null timeout 10 openssl s_client -quiet "$@" \
+    | timeout 10 openssl s_client -quiet "$@" \
       -connect "$host:$port" -verify_return_error -CAfile "$certs/ca.crt" \
       -cert "$certs/client.cert" -key "$certs/client.key" 2>"$work/why" \
     | head -c 65536 >"$work/answer" || :
