@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
     from mypy_boto3_iam import IAMClient
 
-_INSTANCES_A_PAGE = 1000
+_INSTANCES_A_PAGE = 200  # more might not come within the time that a client waits
 _IDS_A_REQUEST = 100
 
 # Amazon EC2 "Filter values": at most 200 of one filter. An hour's instances are one value.
@@ -81,22 +81,27 @@ class Instances:
                         facts[found["InstanceId"]] = self._facts_of(found, role)
         return facts
 
-    def launched_since(self, since: datetime | None) -> Mapping[str, InstanceFacts]:
+    def launched_since(self, since: datetime) -> Mapping[str, InstanceFacts]:
         """Of tagged ones that were launched or started since then and have not ended or stopped.
 
-        Without a time, of all of them. As glance() tells of them. Raises DependencyFailed.
+        As glance() tells of them. Raises DependencyFailed.
         """
-        if since is None:
-            return self._tagged(_STARTING, [])
         found = self._tagged(_STARTING, _hours(since, self._now()))
         return {id_: facts for id_, facts in found.items() if facts.launched_at >= since}
 
-    def ended(self) -> Sequence[str]:
-        """Tagged ones that end or have ended; EC2 shows them for about an hour.
+    def ended(self) -> Mapping[str, InstanceFacts]:
+        """Of tagged ones that end or have ended; EC2 shows them for about an hour.
 
-        Raises DependencyFailed.
+        As glance() tells of them. Raises DependencyFailed.
         """
-        return list(self._tagged(_ENDED, []))
+        return self._tagged(_ENDED, [])
+
+    def tagged(self) -> Mapping[str, InstanceFacts]:
+        """Of all that carry the tag, with whatever value, and those that ended, as ended().
+
+        As glance() tells of them. Raises DependencyFailed.
+        """
+        return self._tagged(tuple(InstanceState), [])
 
     def _tagged(
         self, states: Sequence[InstanceState], more: list[FilterTypeDef]

@@ -33,7 +33,7 @@ _STATUS = {
     "Cancelled": CommandStatus.LOST,
 }
 # Its StatusDetails under which "Failed" means that the command never ran to its end.
-_NEVER_ENDED = frozenset({"Undeliverable", "Terminated"})
+_NEVER_ENDED = frozenset({"Undeliverable", "Terminated", "AccessDenied", "InvalidPlatform"})
 
 # There is, or will be, nothing to read. SSM forgets a command after 30 days.
 _NO_SUCH_COMMAND = frozenset({"InvalidCommandId", "InvalidInstanceId"})

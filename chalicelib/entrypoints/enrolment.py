@@ -87,15 +87,6 @@ def advance_instance(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
     return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
 
 
-@blueprint.schedule("rate(1 minute)")
-def reconcile_instances(event: CloudWatchEvent) -> dict[str, int]:
-    """Ask for the advances that are due, and for those that no event asked for.
-
-    Answers how many. Lets every error out: the next run comes soon.
-    """
-    return {"asked": bootstrap.services().reconciling.reconcile()}
-
-
 def _names_instance(named: object) -> TypeGuard[str]:
     """Other nodes than EC2 instances can be sent commands too; their events are passed by."""
     if isinstance(named, str) and is_instance_id(named):

@@ -24,3 +24,14 @@ def refresh_crl(event: CloudWatchEvent) -> dict[str, int | None]:
     trust = bootstrap.services().trust
     published = trust.keep() if event.source == _CLOCK else trust.refresh()
     return {"crl_number": None if published is None else published.crl_number}
+
+
+@blueprint.schedule("rate(1 minute)")
+def reconcile_instances(event: CloudWatchEvent) -> dict[str, int]:
+    """Ask for the advances that are due, and for those that no event asked for.
+
+    Answers how many. Once an hour, and for operators, who invoke it with another source, all
+    instances are compared with their records. Lets every error out: the next run comes soon.
+    """
+    everything = event.source != _CLOCK or event.time[14:16] == "00"
+    return {"asked": bootstrap.services().reconciling.reconcile(everything=everything)}

@@ -220,7 +220,7 @@ class TestLaunched:
         clock.time = datetime.now(UTC)
         assert id_ in instances.launched_since(facts.launched_at)
         assert id_ not in instances.launched_since(facts.launched_at + timedelta(seconds=1))
-        assert id_ in instances.launched_since(None)
+        assert id_ in instances.tagged()
 
     @pytest.mark.parametrize("hours", [0, 1, 25, 195, 5000])
     def test_it_does_not_matter_how_far_back_it_goes(
@@ -229,6 +229,20 @@ class TestLaunched:
         (id_,) = launch(aws, registry_trust="pull")
         clock.time = datetime.now(UTC)
         assert id_ in instances.launched_since(clock.time - hours * HOUR - timedelta(minutes=5))
+
+
+def test_all_that_carry_the_tag_are_found_whatever_it_says_and_whatever_they_do(
+    aws: EmulatedAws, instances: Instances
+) -> None:
+    running, stopped, ended = launch(aws, 3, registry_trust="pull")
+    (odd,) = launch(aws, registry_trust="whatever")
+    (untagged,) = launch(aws)
+    aws.client("ec2").stop_instances(InstanceIds=[stopped])
+    aws.client("ec2").terminate_instances(InstanceIds=[ended])
+    found = instances.tagged()
+    assert {running, stopped, ended, odd} <= found.keys()
+    assert found[odd].access is None
+    assert untagged not in found
 
 
 def test_tagged_ones_that_ended_are_found(aws: EmulatedAws, instances: Instances) -> None:
@@ -269,12 +283,15 @@ def test_it_is_right_whatever_the_server_filtered(
     client.terminate_instances(InstanceIds=[ended])
     ask = client.describe_instances
     monkeypatch.setattr(client, "describe_instances", lambda **asked: ask(**without_filters(asked)))
-    instances = Instances(lambda: client, lambda: client, TAG, Clock())
+    clock = Clock()
+    instances = Instances(lambda: client, lambda: client, TAG, clock)
 
     assert instances.facts_of_all([running]).keys() == {running}
-    assert not {ended, untagged} & instances.launched_since(None).keys()
-    assert running in instances.launched_since(None)
+    assert not {ended, untagged} & instances.launched_since(clock.time - HOUR).keys()
+    assert running in instances.launched_since(clock.time - HOUR)
     assert not {running, untagged} & set(instances.ended())
+    assert {running, ended} <= instances.tagged().keys()
+    assert untagged not in instances.tagged()
     assert instances.launched_since(datetime.now(UTC) + HOUR) == {}
 
 
@@ -303,6 +320,7 @@ def test_what_ec2_does_not_answer_is_a_dependency_that_failed(code: str) -> None
         lambda: instances.facts_of_all([NOWHERE]),
         lambda: instances.launched_since(datetime.now(UTC)),
         instances.ended,
+        instances.tagged,
     )
     for ask in asks:
         with pytest.raises(DependencyFailed) as caught:

@@ -163,6 +163,8 @@ def error(code: str) -> ClientError:
         ("Failed", "Failed", CommandStatus.FAILED),
         ("Failed", "Undeliverable", CommandStatus.LOST),
         ("Failed", "Terminated", CommandStatus.LOST),
+        ("Failed", "AccessDenied", CommandStatus.LOST),
+        ("Failed", "InvalidPlatform", CommandStatus.LOST),
         ("TimedOut", "Delivery Timed Out", CommandStatus.LOST),
         ("TimedOut", "ExecutionTimedOut", CommandStatus.LOST),
         ("Cancelled", "Cancelled", CommandStatus.LOST),

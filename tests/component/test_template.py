@@ -122,6 +122,8 @@ def test_no_ask_comes_again_while_it_is_worked_on_and_none_is_lost(resources):
     dead = resources["EnrolmentDeadLetters"]["Properties"]
 
     assert resources["AdvanceInstance"]["Properties"]["Timeout"] == 60
+    # Each look asks for the next: Lambda would take that for a loop after sixteen of them.
+    assert resources["AdvanceInstance"]["Properties"]["RecursiveLoop"] == "Allow"
     assert queue["VisibilityTimeout"] == 6 * 60
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["EnrolmentDeadLetters", "Arn"]},

@@ -23,6 +23,7 @@ from chalicelib.domain.enrolment.model import (
     CommandOutcome,
     CommandStatus,
     Enrolment,
+    EnrolmentPath,
     EnrolmentState,
     Why,
 )
@@ -115,11 +116,8 @@ class MemoryEnrolments:
 
     def outdated(self, trust_version: str, limit: int) -> Sequence[str]:
         enrolled = [e for e in self.kept.values() if e.state is EnrolmentState.ENROLLED]
-        return [
-            e.instance_id
-            for e in enrolled
-            if e.path == "agent" and e.trust_version != trust_version
-        ][:limit]
+        given = [e for e in enrolled if e.path is EnrolmentPath.AGENT and e.trust_version]
+        return [e.instance_id for e in given if e.trust_version != trust_version][:limit]
 
     def postpone(self, instance_id: str, seen: datetime, until: datetime) -> bool:
         if self.due_at[instance_id] != seen:
@@ -147,6 +145,7 @@ class Plane:
         self.ec2: dict[str, InstanceFacts] = {}
         self.hosts: dict[str, Host] = {}
         self.calls: dict[str, int] = {}
+        self.untagged: set[str] = set()
         self.results: dict[str, tuple[datetime, CommandOutcome]] = {}
         self.enrolments = MemoryEnrolments(self._effect)
         self.trust_now: Trust = self.world.trust.refresh()
@@ -224,6 +223,8 @@ class Plane:
         self._becomes(id_, InstanceState.RUNNING)
 
     def tag(self, id_: str, access: Access | None) -> None:
+        """None takes the tag away."""
+        (self.untagged.add if access is None else self.untagged.discard)(id_)
         self.ec2[id_] = replace(self.ec2[id_], access=access)
         self._event(lambda: self.asking.tag_changed(id_))
 
@@ -261,18 +262,20 @@ class Plane:
         self._count("DescribeInstances")
         return {id_: self.ec2[id_] for id_ in instance_ids if id_ in self.ec2}
 
-    def launched_since(self, since: datetime | None) -> Mapping[str, InstanceFacts]:
+    def launched_since(self, since: datetime) -> Mapping[str, InstanceFacts]:
         return {
             id_: facts
-            for id_, facts in self.ec2.items()
-            if facts.access is not None
-            and facts.state in (InstanceState.PENDING, InstanceState.RUNNING)
-            and (since is None or facts.launched_at >= since)
+            for id_, facts in self.tagged().items()
+            if facts.state in (InstanceState.PENDING, InstanceState.RUNNING)
+            and facts.launched_at >= since
         }
 
-    def ended(self) -> Sequence[str]:
+    def ended(self) -> Mapping[str, InstanceFacts]:
         over = (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
-        return [id_ for id_, facts in self.ec2.items() if facts.state in over]
+        return {id_: facts for id_, facts in self.tagged().items() if facts.state in over}
+
+    def tagged(self) -> Mapping[str, InstanceFacts]:
+        return {id_: facts for id_, facts in self.ec2.items() if id_ not in self.untagged}
 
     # SSM
 
@@ -357,7 +360,7 @@ class Plane:
     def _reconcile(self) -> None:
         self.at(self.every, self._reconcile)
         with suppress(Crash):
-            self.reconciling.reconcile()
+            self.reconciling.reconcile(everything=self.world.time.minute < self.every / MINUTE)
 
     def _becomes(self, id_: str, state: InstanceState) -> None:
         self.ec2[id_] = replace(self.ec2[id_], state=state)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -258,6 +260,51 @@ class TestRules:
         plane.run(HOUR + 5 * MINUTE)
         assert plane.active(id_)[0].access is Access.PUSH
 
+    @pytest.mark.parametrize("taken_off", [True, False])
+    def test_a_lost_removal_of_the_tag_is_found_within_the_hour(self, taken_off: bool) -> None:
+        """Be it taken off, or given a value that says nothing."""
+        plane, id_ = enrolled()
+        plane.run(3 * HOUR)
+        plane.ec2[id_] = replace(plane.ec2[id_], access=None)
+        if taken_off:
+            plane.untagged.add(id_)
+        plane.run(HOUR + 5 * MINUTE)
+        assert not plane.active(id_)
+
+    def test_stopped_ones_do_not_keep_a_new_trust_from_others(self) -> None:
+        plane = Plane(most=2)
+        ids = [plane.launch(number) for number in range(4)]
+        plane.run(20 * MINUTE)
+        for id_ in ids[:3]:
+            plane.stop(id_)
+        plane.trust_now = replace(plane.trust_now, registry_address="192.0.2.99")
+        plane.run(10 * MINUTE)
+        assert plane.enrolments.kept[ids[3]].trust_version == plane.trust_now.version
+        plane.start(ids[0])
+        plane.run(5 * MINUTE)
+        assert plane.enrolments.kept[ids[0]].trust_version == plane.trust_now.version
+
+    def test_when_ec2_does_not_answer_what_is_due_is_asked_for_all_the_same(self) -> None:
+        plane, id_ = enrolled()
+        silent = DependencyFailed("ec2_unreadable", "EC2 did not answer")
+        plane.tagged = raises(silent)  # type: ignore[method-assign]
+        asked: list[Ask] = []
+        plane.ask = asked.extend  # type: ignore[method-assign]
+        plane.world.time += 2 * DAY
+        with pytest.raises(DependencyFailed):
+            plane.reconciling.reconcile(everything=False)
+        assert [ask.instance_id for ask in asked] == [id_]
+
+    def test_one_that_ended_with_a_tag_that_says_nothing_is_nobodys_business(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(access=None)
+        plane.run(MINUTE)
+        plane.terminate(id_)
+        plane.run(MINUTE)
+        plane.calls.clear()
+        plane.run(30 * MINUTE)
+        assert plane.calls == {}
+
     def test_stopped_and_started_it_keeps_its_certificate(self) -> None:
         plane, id_ = enrolled()
         serial = only(plane, id_)
@@ -413,7 +460,7 @@ class TestTime:
         plane.trust_now = replace(plane.trust_now, registry_address="192.0.2.99")
         asked: list[Ask] = []
         plane.ask = asked.extend  # type: ignore[method-assign]
-        plane.reconciling.reconcile()
+        plane.reconciling.reconcile(everything=False)
         assert sorted(ask.instance_id for ask in asked) == sorted(ids)
         assert [ask.delay.total_seconds() for ask in asked] == list(range(30))
 
@@ -623,6 +670,19 @@ class TestBatches:
         assert plane.enrolling.advance_all([("m", look(id_))]) == []
         assert plane.calls == {}
 
+    def test_what_there_is_no_time_for_comes_again(self) -> None:
+        plane = Plane()
+        ids = [plane.launch(number) for number in range(3)]
+        plane.run(6 * timedelta(seconds=1))
+
+        def online(instance_ids: object) -> frozenset[str]:
+            plane.world.time += 20 * timedelta(seconds=1)
+            return frozenset()
+
+        plane.online = online  # type: ignore[method-assign]
+        asks = [(id_, Ask(id_, Why.EVENT)) for id_ in ids]
+        assert plane.enrolling.advance_all(asks) == ids[2:]
+
     def test_ec2_is_asked_once_for_all_of_a_batch(self) -> None:
         plane = Plane()
         ids = [plane.launch(number) for number in range(10)]
@@ -630,6 +690,13 @@ class TestBatches:
         plane.calls.clear()
         plane.enrolling.advance_all([(id_, Ask(id_, Why.EVENT)) for id_ in ids])
         assert plane.calls["DescribeInstances"] == 1
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def call(*given: object, **options: object) -> Any:
+        raise error
+
+    return call
 
 
 PROBABILITY = st.sampled_from([0.0, 0.1, 0.3])

@@ -56,10 +56,6 @@ class Services:
     def enrolling(self) -> Any:
         return SimpleNamespace(advance_all=self._advance_all)
 
-    @property
-    def reconciling(self) -> Any:
-        return SimpleNamespace(reconcile=lambda: 7)
-
     def _ask(self, kind: str, instance_id: str) -> None:
         if self.error is not None:
             raise self.error
@@ -296,8 +292,3 @@ class TestTheQueue:
         services.error = DependencyFailed("table_unreadable", "the table did not answer")
         with pytest.raises(DependencyFailed):
             advanced(message("a", {"instance_id": INSTANCE, "why": "event"}))
-
-
-def test_the_clock_is_told_how_many_were_asked_for(services: Services) -> None:
-    event = event_of("aws.events", "Scheduled Event", {})
-    assert enrolment.reconcile_instances(event, None) == {"asked": 7}

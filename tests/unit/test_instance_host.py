@@ -332,6 +332,11 @@ def test_what_ends_in_no_report_is_not_installed(out: str) -> None:
 def test_without_a_report_the_reason_is_what_it_complained_of_last() -> None:
     output = CommandOutcome(CommandStatus.FAILED, "", "a\nregistry-trust: run this as root\n\n")
     assert report_in(output) == InstallReport(InstallResult.NOT_INSTALLED, "run this as root")
+    assert report_in(replace(output, err="a\nb\n")).detail == "b"
+    agents = "failed to run commands: exit status 1"
+    ended = replace(output, err=f"registry-trust: run this as root\n{agents}")
+    assert report_in(ended).detail == "run this as root"
+    assert report_in(replace(output, err=f"sh: not found\n{agents}")).detail == "sh: not found"
     silent = report_in(CommandOutcome(CommandStatus.LOST))
     assert silent == InstallReport(
         InstallResult.NOT_INSTALLED, "the command ended without a report"

@@ -113,9 +113,9 @@ def time_key(time: datetime, instance_id: str) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}#{instance_id}"
 
 
-def trust_key(trust_version: str | None, instance_id: str) -> str:
+def trust_key(trust_version: str, instance_id: str) -> str:
     """Where it stands among those that hold a trust."""
-    return f"{trust_version or ''}#{instance_id}"
+    return f"{trust_version}#{instance_id}"
 
 
 def item_of(enrolment: Enrolment) -> EnrolmentItem:
@@ -155,7 +155,8 @@ def _place(item: EnrolmentItem, enrolment: Enrolment) -> None:
     """In the indexes that hold only some, and among what DynamoDB forgets by itself."""
     if enrolment.look_at is not None:
         item.due, item.due_key = DUE, time_key(enrolment.look_at, enrolment.instance_id)
-    if enrolment.state is EnrolmentState.ENROLLED and enrolment.path is EnrolmentPath.AGENT:
+    enrolled = enrolment.state is EnrolmentState.ENROLLED
+    if enrolled and enrolment.path is EnrolmentPath.AGENT and enrolment.trust_version:
         item.trust_of = ENROLLED
         item.trust_key = trust_key(enrolment.trust_version, enrolment.instance_id)
     if enrolment.state is EnrolmentState.GONE:

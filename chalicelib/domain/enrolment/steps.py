@@ -90,7 +90,17 @@ def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
 
 
 def _stopped(known: Enrolment, sight: Sight) -> Step | None:
-    """It keeps what it has; what was under way begins anew once it runs."""
+    """It keeps what it has; what was under way begins anew once it runs.
+
+    A new trust cannot reach it, and it is not asked for that again: once started, which shows in
+    its launch time, it is given what is published then.
+    """
+    if known.state is EnrolmentState.ENROLLED and known.trust_version not in (
+        None,
+        sight.trust_version,
+    ):
+        look_at = known.look_at or sight.now
+        return Step(Task.KEEP, replace(known, trust_version=None, look_at=look_at))
     if known.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED):
         if known.look_at is None or sight.now < known.look_at:
             return None

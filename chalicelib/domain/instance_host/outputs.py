@@ -18,6 +18,9 @@ from chalicelib.errors import InvalidRequest
 MAXIMUM_OUTPUT = 24_000
 MAXIMUM_DETAIL = 200
 
+_OURS = "registry-trust: "
+_THE_AGENTS = "failed to run commands: "  # amazon-ssm-agent, agent/plugins/runscript/runscript.go
+
 _REPORT = re.compile(r"registry-trust: (?P<result>[a-z_]+)(?: (?P<detail>.*))?")
 
 
@@ -94,8 +97,11 @@ def report_in(output: CommandOutcome) -> InstallReport:
 
 
 def _no_report(output: CommandOutcome) -> str:
-    said = _shown(_last_line(output.err))
-    return said.removeprefix("registry-trust: ") or "the command ended without a report"
+    """The agent ends the errors of each script that fails with a line of its own."""
+    lines = [line for line in output.err[-MAXIMUM_OUTPUT:].split("\n") if line.strip()]
+    own = [line for line in lines if line.startswith(_OURS)]
+    said = own or [line for line in lines if not line.startswith(_THE_AGENTS)] or [""]
+    return _shown(said[-1]).removeprefix(_OURS) or "the command ended without a report"
 
 
 def _last_line(text: str) -> str:

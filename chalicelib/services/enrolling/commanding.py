@@ -79,6 +79,8 @@ class Commanding:
             return again(known, sight, error.code, str(error))
 
     def _find_agent(self, known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step:
+        if instance.session_arn is None:  # an agent there may be all the same
+            return again(known, sight, "no_instance_profile", "it has no instance profile")
         if known.instance_id in self.commands.online([known.instance_id]):
             return self.work(changes.agent_found(known, sight), instance, sight)
         own = self.own(known, instance) if changes.may_have_asked(known) else ()

@@ -32,6 +32,10 @@ ATTEMPTS = 4
 # at later than that, the schedule asks for.
 LONGEST_DELAY = timedelta(minutes=15)
 
+# For a batch of messages: what is not begun by then comes again, and nothing is broken off. The
+# function has a minute; a service that does not answer is given up after a quarter of that.
+BUDGET = timedelta(seconds=30)
+
 _STRENGTH = (Why.LOOK, Why.EVENT, Why.ADMIN)
 _REASONS = {
     "terminated": RevocationReason.CESSATION_OF_OPERATION,
@@ -58,16 +62,18 @@ class Enrolling:
     def advance_all(self, asks: Sequence[tuple[str, Ask]]) -> Sequence[str]:
         """Which of them failed, by the names they were given with, and are to be asked for again.
 
-        EC2 is asked about all of them at once. Raises DependencyFailed when it does not answer.
+        EC2 is asked about all of them at once.
         """
-        by_instance = _strongest(ask for _, ask in asks)
+        by_instance, end = _strongest(ask for _, ask in asks), self.now() + BUDGET
         failed: set[str] = set()
         known = self._known(by_instance.values(), failed)
-        facts = self.instances.facts_of_all(list(known)) if known else {}
+        facts = self._facts(list(known))
         for instance_id, enrolment in known.items():
             try:
+                if self.now() >= end:
+                    raise DependencyFailed("no_time", "those before it took all the time there is")
                 ask = by_instance[instance_id]
-                self._advance(ask, enrolment, facts.get(instance_id))
+                self._advance(ask, enrolment, facts(instance_id))
             except AppError as error:
                 log.error("%s was not advanced: %s: %s", instance_id, error.code, error)
                 failed.add(instance_id)
@@ -89,6 +95,14 @@ class Enrolling:
             if not is_stale(known, ask.why, self.now()):
                 found[ask.instance_id] = known
         return found
+
+    def _facts(self, ids: Sequence[str]) -> Callable[[str], InstanceFacts | None]:
+        """What EC2 says of each. While one of its zones is in trouble it may answer for others
+        alone (Amazon EC2 API Reference, DescribeInstances)."""
+        try:
+            return (self.instances.facts_of_all(ids) if ids else {}).get
+        except DependencyFailed:
+            return self.instances.facts
 
     def _advance(self, ask: Ask, known: Enrolment | None, instance: InstanceFacts | None) -> None:
         for _ in range(ATTEMPTS):

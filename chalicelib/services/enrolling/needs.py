@@ -44,11 +44,14 @@ class Instances(Protocol):
     def glance(self, instance_id: str) -> InstanceFacts | None:
         """Of one, without its role, in one call."""
 
-    def launched_since(self, since: datetime | None) -> Mapping[str, InstanceFacts]:
-        """Tagged ones that were launched or started since then, or at all; as glance() tells."""
+    def launched_since(self, since: datetime) -> Mapping[str, InstanceFacts]:
+        """Tagged ones that were launched or started since then; as glance() tells of them."""
 
-    def ended(self) -> Sequence[str]:
-        """Tagged ones that ended of late."""
+    def ended(self) -> Mapping[str, InstanceFacts]:
+        """Tagged ones that ended of late; as glance() tells of them."""
+
+    def tagged(self) -> Mapping[str, InstanceFacts]:
+        """All that carry the tag, with whatever value; as glance() tells of them."""
 
 
 class Commands(Protocol):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chalicelib.domain.enrolment.changes import REVOKED_BY_HAND
 from chalicelib.domain.enrolment.model import Ask, Enrolment, EnrolmentState, Why
-from chalicelib.domain.model import InstanceFacts
+from chalicelib.domain.model import InstanceFacts, InstanceState
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,13 @@ LAUNCHES, EVENTS_TAKE = timedelta(hours=1), timedelta(seconds=45)
 # What one run asks for is spread over the time until the next.
 RUN_SECONDS = 60
 
+# More than one stack looks after; of those that EC2 does not name, the rest is named an hour later.
+_FLEET = 100_000
+
+_ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+_AT_REST = frozenset({EnrolmentState.ENROLLED, EnrolmentState.FAILED})
+_NOT_BEGUN = frozenset({EnrolmentState.LAUNCHED, EnrolmentState.GONE})
+
 
 @dataclass(frozen=True, slots=True)
 class Reconciling:
@@ -37,39 +45,43 @@ class Reconciling:
     most: int
     now: Callable[[], datetime]
 
-    def reconcile(self) -> int:
+    def reconcile(self, *, everything: bool) -> int:
         """How many were asked for. It reads what is due, and what began or ended of late.
 
-        Raises DependencyFailed, Misconfigured (nothing is published yet).
+        everything: all that carries the tag is compared with its record; seldom, as it reads all.
+        Raises DependencyFailed, Misconfigured (nothing is published yet); when EC2 does not answer
+        the others are asked for all the same.
         """
-        asked = self._ask([Ask(each, Why.EVENT) for each in self._missed()], 0)
-        asked += self._ask([Ask(each, Why.LOOK) for each in self._due(self.most - asked)], asked)
+        asked = self._ask([Ask(each, Why.LOOK) for each in self._due()], 0)
         outdated = self.enrolments.outdated(self.trust_version(), max(0, self.most - asked))
-        return asked + self._ask([Ask(each, Why.EVENT) for each in outdated], asked)
+        asked += self._ask([Ask(each, Why.EVENT) for each in outdated], asked)
+        missed = self._missed(everything)[: max(0, self.most - asked)]
+        return asked + self._ask([Ask(each, Why.EVENT) for each in missed], asked)
 
-    def _due(self, most: int) -> Sequence[str]:
+    def _due(self) -> Sequence[str]:
         now = self.now()
-        due = self.enrolments.due(now - GRACE, max(0, most))
+        due = self.enrolments.due(now - GRACE, self.most)
         return [id_ for id_, seen in due if self.enrolments.postpone(id_, seen, now + AGAIN_AFTER)]
 
-    def _missed(self) -> Sequence[str]:
-        """Instances that are not recorded as EC2 shows them: the event was lost, or is late.
-
-        Once an hour all tagged ones are looked at, not those launched of late alone: a change of
-        an old one's tag may have been missed.
-        """
+    def _missed(self, everything: bool) -> Sequence[str]:
+        """Instances that are not recorded as EC2 shows them: an event was lost, or is late."""
         now = self.now()
-        launched = self.instances.launched_since(now - LAUNCHES if now.minute else None)
-        begun = {
-            id_: facts
-            for id_, facts in launched.items()
-            if facts.access is not None and facts.running and facts.launched_at < now - EVENTS_TAKE
-        }
-        ended = self.instances.ended()
-        known = self.enrolments.get_many([*begun, *ended]) if begun or ended else {}
-        missed = [id_ for id_ in ended if not _is_gone(known.get(id_))]
-        missed += [id_ for id_, facts in begun.items() if not _fits(known.get(id_), facts)]
-        return missed[: self.most]
+        seen, unseen = self._seen(everything, now)
+        known = self.enrolments.get_many(list(seen)) if seen else {}
+        return [
+            *unseen,
+            *(id_ for id_, facts in seen.items() if not _fits(known.get(id_), facts, now)),
+        ]
+
+    def _seen(
+        self, everything: bool, now: datetime
+    ) -> tuple[Mapping[str, InstanceFacts], Sequence[str]]:
+        """What EC2 names, and those enrolled that it does not: they may have lost their tag."""
+        if not everything:
+            return {**self.instances.launched_since(now - LAUNCHES), **self.instances.ended()}, ()
+        seen = self.instances.tagged()
+        enrolled = self.enrolments.outdated("", _FLEET)  # than none: all of them
+        return seen, [id_ for id_ in enrolled if id_ not in seen]
 
     def _ask(self, asks: Sequence[Ask], before: int) -> int:
         """Ask for these, so that with those *before* they are spread evenly."""
@@ -84,14 +96,18 @@ class Reconciling:
         return len(spread)
 
 
-def _is_gone(known: Enrolment | None) -> bool:
-    return known is not None and known.state is EnrolmentState.GONE
-
-
-def _fits(known: Enrolment | None, facts: InstanceFacts) -> bool:
-    """Whether its record knows of its start and its tag; what is under way is due by itself."""
-    if known is None or known.state in (EnrolmentState.LAUNCHED, EnrolmentState.GONE):
+def _fits(known: Enrolment | None, facts: InstanceFacts, now: datetime) -> bool:
+    """Whether its record knows of its start, its tag and its end; or will by an event, or when it
+    is due."""
+    gone = known is not None and known.state is EnrolmentState.GONE
+    if facts.access is None:
+        return known is None or gone
+    if facts.state in _ENDED:
+        return gone
+    if facts.state is not InstanceState.RUNNING or facts.launched_at > now - EVENTS_TAKE:
+        return True
+    if known is None or known.state in _NOT_BEGUN:
         return False
-    if known.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED):
+    if known.state in _AT_REST and known.code != REVOKED_BY_HAND:
         return known.launched_at == facts.launched_at and known.access is facts.access
     return True

@@ -233,12 +233,13 @@ class TestOutdated:
     def test_those_that_hold_another_trust_are_found_on_both_sides_of_it(
         self, enrolments: EnrolmentStore
     ) -> None:
-        versions = ["0" * 16, TRUST, "f" * 16, None, TRUST[:-1], TRUST + "0"]
+        versions = ["0" * 16, TRUST, "f" * 16, "0", TRUST[:-1], TRUST + "0"]
         made = {v: enrolments.put(enrolled(trust_version=v)).instance_id for v in versions}
         found = enrolments.outdated(TRUST, 9)
         assert sorted(found) == sorted(made[version] for version in versions if version != TRUST)
         assert len(set(enrolments.outdated(TRUST, 4))) == 4
         assert enrolments.outdated(TRUST, 0) == []
+        assert sorted(enrolments.outdated("", 9)) == sorted(made.values())
 
     def test_those_that_are_not_enrolled_or_keep_themselves_current_are_not(
         self, enrolments: EnrolmentStore
@@ -246,6 +247,7 @@ class TestOutdated:
         for state in set(EnrolmentState) - {EnrolmentState.ENROLLED}:
             enrolments.put(enrolled(state=state))
         enrolments.put(enrolled(path=EnrolmentPath.BOOT))
+        enrolments.put(enrolled(trust_version=None))  # it stopped, and is given one when it starts
         one = enrolments.put(enrolled())
         assert enrolments.outdated("another", 9) == [one.instance_id]
 
