@@ -23,6 +23,7 @@ from chalicelib.domain.enrolment.model import (
 from chalicelib.domain.model import (
     Access,
     CertificatePage,
+    InstanceFacts,
     InstanceState,
     IssueRequest,
     RevocationReason,
@@ -669,6 +670,23 @@ class TestBatches:
         plane.calls.clear()
         assert plane.enrolling.advance_all([("m", look(id_))]) == []
         assert plane.calls == {}
+
+    def test_one_that_ec2_says_nothing_of_does_not_keep_it_silent_of_others(self) -> None:
+        plane = Plane()
+        good, bad = plane.launch(1), plane.launch(2)
+        plane.run(6 * timedelta(seconds=1))
+        silent = DependencyFailed("ec2_unreadable", "EC2 did not answer")
+        plane.facts_of_all = raises(silent)  # type: ignore[method-assign]
+
+        def facts(id_: str) -> InstanceFacts:
+            if id_ == bad:
+                raise silent
+            return plane.ec2[id_]
+
+        plane.facts = facts  # type: ignore[method-assign]
+        asks = [(id_, Ask(id_, Why.EVENT)) for id_ in (good, bad)]
+        assert plane.enrolling.advance_all(asks) == [bad]
+        assert plane.state(good) is EnrolmentState.WAITING_FOR_AGENT
 
     def test_what_there_is_no_time_for_comes_again(self) -> None:
         plane = Plane()
