@@ -105,6 +105,7 @@ class Machines:
     def __init__(self, layout: Layout, timetable: Timetable, faults: Faults) -> None:
         """None yet."""
         self._layout, self._timetable, self._faults = layout, timetable, faults
+        self._removals = Timetable()  # of their own: events are not to wait for disks
         self._machines: dict[str, Machine] = {}
 
     def changed(self, record: dict[str, Any], state: str, after: float) -> None:
@@ -119,7 +120,7 @@ class Machines:
             return
         machine.halt()
         if state == "terminated":
-            self._timetable.after(0, sandbox.remove)
+            self._removals.after(0, sandbox.remove)
 
     def answering(self, name: str) -> Machine | None:
         """The machine with this instance id, if an agent answers on it now."""
