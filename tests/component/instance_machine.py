@@ -16,7 +16,7 @@ from tests.component.sandboxed_machine import COMMANDS, DASH, NEEDED, Machine, S
 
 INSTANCE, OTHER = "i-0123456789abcdef0", "i-00000000000000bad"
 NONCE = "0123456789abcdef" * 2
-DIRECTORY = "registry-trust"
+REGISTRY = "registry.team.test:8443"
 
 # coreutils, and what every Linux has beside them.
 MORE = (
@@ -27,8 +27,12 @@ EVERYTHING = (*NEEDED, *MORE, "sh")
 
 @dataclass
 class Instance(Machine):
-    """hidden: commands that it does not have. sealed: whether /usr/local is read-only."""
+    """hidden: commands that it does not have. sealed: whether /usr/local is read-only.
 
+    registry: whose key, CSR and lock `directory` is of.
+    """
+
+    registry: str = REGISTRY
     hidden: set[str] = field(default_factory=set)
     sealed: bool = False
 
@@ -39,7 +43,10 @@ class Instance(Machine):
 
     @property
     def directory(self) -> Path:
-        return self.etc / DIRECTORY
+        return self.etc / "registry-trust" / self.registry
+
+    def make_directory(self, mode: int = 0o700) -> None:
+        self.directory.mkdir(mode, parents=True, exist_ok=True)
 
     @property
     def key_file(self) -> Path:

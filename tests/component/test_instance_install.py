@@ -42,8 +42,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHost]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Instance:
-    made = Instance(tmp_path)
+def machine(tmp_path: Path, host: RealHost) -> Instance:
+    made = Instance(tmp_path, registry=host.layout.registry)
     made.shim("sleep", 'echo "$1" >>/tmp/slept')
     return made
 
@@ -85,7 +85,8 @@ def admitted(host: RealHost) -> Setting:
 
 
 def give_key(machine: Instance, leaf: Leaf) -> None:
-    machine.directory.mkdir(mode=0o700, exist_ok=True)
+    """For the registry that the machine is at."""
+    machine.make_directory()
     machine.key_file.unlink(missing_ok=True)
     machine.key_file.touch(mode=0o600)
     machine.key_file.write_bytes(key_pem(leaf.key))
@@ -93,6 +94,7 @@ def give_key(machine: Instance, leaf: Leaf) -> None:
 
 def tried(machine: Instance, setting: Setting, shell: Shell = DASH) -> InstallReport:
     """The report, of an instance that has the key."""
+    machine.registry = setting.registry
     give_key(machine, setting.leaf)
     ran = machine.run(setting.script, shell=shell)
     report = report_in(outcome(ran))
@@ -271,7 +273,8 @@ def test_a_registry_that_never_answers_is_given_up(
 ) -> None:
     """The times are shortened; that there are any is what counts."""
     with free_listener() as port:
-        setting = replace(admitted(host), registry=f"{NAME}:{port}")
+        machine.registry = f"{NAME}:{port}"
+        setting = replace(admitted(host), registry=machine.registry)
         script = setting.script
         assert (script.count("--max-time 10"), script.count("timeout 10")) == (1, 1)
         give_key(machine, setting.leaf)

@@ -16,6 +16,7 @@ from tests.component.instance_machine import (
     INSTANCE,
     NONCE,
     OTHER,
+    REGISTRY,
     Instance,
     csr_key,
     outcome,
@@ -23,8 +24,8 @@ from tests.component.instance_machine import (
 from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
 from tests.component.throwaway_pki import key_pem, new_key
 
-PREPARE = prepare_command(INSTANCE, NONCE, new_key=False)
-AFRESH = prepare_command(INSTANCE, NONCE, new_key=True)
+PREPARE = prepare_command(INSTANCE, NONCE, REGISTRY, new_key=False)
+AFRESH = prepare_command(INSTANCE, NONCE, REGISTRY, new_key=True)
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def test_a_key_is_made_that_only_root_may_read(machine: Instance, shell: Shell) 
 
     assert_one_good_key(machine)
     assert machine.directory.stat().st_mode & 0o7777 == 0o700
+    assert machine.directory.parent.stat().st_mode & 0o7777 == 0o755
     assert csr_key(csr) == machine.public_key()
 
 
@@ -104,7 +106,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_an_unusable_key_is_replaced(machine: Instance, shell: Shell, what: str) -> None:
-    machine.directory.mkdir(mode=0o700)
+    machine.make_directory(mode=0o700)
     key, content = machine.key_file, UNUSABLE[what]
     if content is not None:
         key.touch(mode=0o600)
@@ -130,7 +132,7 @@ def test_an_unusable_key_is_replaced(machine: Instance, shell: Shell, what: str)
 
 
 def test_a_good_key_is_kept_so_the_tests_above_mean_something(machine: Instance) -> None:
-    machine.directory.mkdir(mode=0o700)
+    machine.make_directory(mode=0o700)
     machine.key_file.touch(mode=0o600)
     machine.key_file.write_text(GOOD)
     csr_of(machine.run(PREPARE))
@@ -138,18 +140,39 @@ def test_a_good_key_is_kept_so_the_tests_above_mean_something(machine: Instance)
 
 
 def test_the_keys_that_a_machine_image_brought_are_removed(machine: Instance, shell: Shell) -> None:
-    machine.directory.mkdir(mode=0o755)
+    machine.make_directory()
     (machine.directory / f"{OTHER}.key").write_text(GOOD)
     (machine.directory / f"{OTHER}.csr").write_text("of a boot")
-    (machine.directory / "refresh.env").write_text("of a registry host")
     (machine.directory / ".work.2000000").mkdir()
     (machine.directory / ".work.2000000/key").write_text(GOOD)
 
     csr_of(machine.run(PREPARE, shell=shell))
 
-    there = sorted(p.name for p in machine.directory.iterdir())
-    assert there == [".lock", f"{INSTANCE}.key", "refresh.env"]
-    assert machine.directory.stat().st_mode & 0o7777 == 0o755  # a registry host's stays open
+    assert_one_good_key(machine)
+
+
+def test_what_a_registry_host_keeps_beside_it_stays_as_it_is(machine: Instance) -> None:
+    machine.directory.parent.mkdir(mode=0o750)
+    (machine.directory.parent / "refresh.env").write_text("of a registry host")
+
+    csr_of(machine.run(PREPARE))
+
+    there = sorted(p.name for p in machine.directory.parent.iterdir())
+    assert there == ["refresh.env", REGISTRY]
+    assert machine.directory.parent.stat().st_mode & 0o7777 == 0o750
+
+
+def test_two_registries_keys_on_one_machine_are_none_of_each_others_business(
+    machine: Instance, shell: Shell
+) -> None:
+    first = csr_of(machine.run(PREPARE, shell=shell))
+    before = snapshot(machine.directory)
+    for registry in ("registry.team.test", "registry.team.test:9443"):
+        other = prepare_command(INSTANCE, NONCE, registry, new_key=True)
+        assert csr_key(csr_of(machine.run(other, shell=shell))) != csr_key(first)
+
+    assert snapshot(machine.directory) == before
+    assert csr_key(csr_of(machine.run(PREPARE, shell=shell))) == csr_key(first)
 
 
 @pytest.mark.parametrize("flock", [True, False], ids=["with flock", "without flock"])
@@ -213,12 +236,15 @@ def test_it_says_in_one_line_why_it_cannot(machine: Instance) -> None:
     machine.read_only = ["."]
     refused(machine, "cannot make /etc/registry-trust")
     machine.read_only = []
-    machine.directory.symlink_to("/home/ann")
-    refused(machine, "/etc/registry-trust is a link; please remove it")
-    machine.directory.unlink()
-    machine.directory.write_text("")
-    refused(machine, "cannot make /etc/registry-trust")
-    machine.directory.unlink()
+    for directory in (machine.directory.parent, machine.directory):
+        directory.parent.mkdir(exist_ok=True)
+        there = f"/etc/{directory.relative_to(machine.etc)}"
+        directory.symlink_to("/home/ann")
+        refused(machine, f"{there} is a link; please remove it")
+        directory.unlink()
+        directory.write_text("")
+        refused(machine, f"cannot make {there}")
+        directory.unlink()
     machine.shim("openssl", "exit 1")
     refused(machine, "openssl could not make a key")
     assert machine.leftovers() == []
@@ -228,7 +254,7 @@ def test_where_it_may_not_write_a_good_key_stays(machine: Instance) -> None:
     csr_of(machine.run(PREPARE))
     before = snapshot(machine.directory)
     machine.read_only = ["registry-trust"]
-    refused(machine, "cannot write in /etc/registry-trust")
+    refused(machine, f"cannot write in /etc/registry-trust/{REGISTRY}")
     assert snapshot(machine.directory) == before
 
 
@@ -254,7 +280,7 @@ def test_when_the_power_fails_at_any_command_there_is_the_old_key_or_a_new_one(
     while not printed:
         shutil.rmtree(machine.directory, ignore_errors=True)
         if old is not None:
-            machine.directory.mkdir(mode=0o700)
+            machine.make_directory(mode=0o700)
             machine.key_file.touch(mode=0o600)
             machine.key_file.write_text(old)
         machine.dies_at(number)

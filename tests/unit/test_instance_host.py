@@ -47,8 +47,8 @@ BUNDLE = Bundle(
 API = "https://abcdefghij.execute-api.ap-southeast-1.amazonaws.com/v1"
 SETTINGS = BootSettings(API, "ap-southeast-1", "registry.example.com:8443")
 TEXTS = {
-    "prepare": prepare_command(INSTANCE, NONCE, new_key=False),
-    "prepare afresh": prepare_command(INSTANCE, NONCE, new_key=True),
+    "prepare": prepare_command(INSTANCE, NONCE, BUNDLE.registry, new_key=False),
+    "prepare afresh": prepare_command(INSTANCE, NONCE, BUNDLE.registry, new_key=True),
     "install": install_command(BUNDLE, INSTANCE),
     "user data": user_data(SETTINGS),
 }
@@ -124,7 +124,7 @@ def test_the_boot_script_keeps_its_head_and_is_what_it_was_without_comments() ->
 @pytest.mark.parametrize("bad", ["", "i-1", "i-0123456789ABCDEF0", f"{INSTANCE}\n", "i-$(reboot)0"])
 def test_what_is_no_instance_id_gets_no_command(bad: str) -> None:
     with pytest.raises(Misconfigured):
-        prepare_command(bad, NONCE, new_key=False)
+        prepare_command(bad, NONCE, BUNDLE.registry, new_key=False)
     with pytest.raises(Misconfigured):
         install_command(BUNDLE, bad)
 
@@ -134,7 +134,15 @@ def test_what_is_no_instance_id_gets_no_command(bad: str) -> None:
 )
 def test_what_is_no_nonce_gets_no_command(bad: str) -> None:
     with pytest.raises(Misconfigured):
-        prepare_command(INSTANCE, bad, new_key=False)
+        prepare_command(INSTANCE, bad, BUNDLE.registry, new_key=False)
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "..", "a:b", "$(reboot)", "example.com:8443\n"])
+def test_what_is_no_registry_gets_no_command(bad: str) -> None:
+    with pytest.raises(Misconfigured):
+        prepare_command(INSTANCE, NONCE, bad, new_key=False)
+    with pytest.raises(Misconfigured):
+        install_command(replace(BUNDLE, registry=bad), INSTANCE)
 
 
 def test_a_bundle_with_a_key_gets_no_command() -> None:

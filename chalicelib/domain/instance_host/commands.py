@@ -15,13 +15,15 @@ _NONCE = r"[0-9a-f]{32}"
 _END_OF_INSTALLER = "END-OF-INSTALLER"
 
 
-def prepare_command(instance_id: str, nonce: str, *, new_key: bool) -> str:
+def prepare_command(instance_id: str, nonce: str, registry: str, *, new_key: bool) -> str:
     """POSIX sh that makes a P-256 key on the instance if there is none, and prints a CSR for it.
 
-    nonce: 32 hex digits, to appear in the CSR; see csr_in. new_key: replace the key that is there.
-    Raises Misconfigured for an id or a nonce of another form.
+    nonce: 32 hex digits, to appear in the CSR; see csr_in. registry: HOST or HOST:PORT, whose key
+    it is: an instance has one for each. new_key: replace the key that is there.
+    Raises Misconfigured for an id, a nonce or a registry of another form.
     """
     values = {
+        "REGISTRY": checked("registry", registry, rf"{HOST}(:{PORT})?"),
         "INSTANCE": _checked_id(instance_id),
         "NONCE": checked("nonce", nonce, _NONCE),
         "NEW_KEY": "yes" if new_key else "no",

@@ -88,7 +88,8 @@ class Commanding:
 
     def _prepare(self, known: Enrolment, sight: Sight) -> Step:
         nonce = self.new_nonce()
-        script = prepare_command(known.instance_id, nonce, new_key=known.new_key)
+        registry = self.trust().registry
+        script = prepare_command(known.instance_id, nonce, registry, new_key=known.new_key)
         return self._send(known, CommandKind.PREPARE, script, nonce, sight)
 
     def _send(

@@ -6,8 +6,7 @@ complain() { printf 'registry-trust: %s\n' "$*" >&2; }
 begin() {
   [ "$(id -u)" = 0 ] || fail 'run this as root'
   has openssl || fail 'openssl is needed; please install it'
-  [ ! -L "$directory" ] || fail "$directory is a link; please remove it"
-  mkdir "$directory" 2>/dev/null || [ -d "$directory" ] || fail "cannot make $directory"
+  make_directory || fail "$why"
   work=$directory/.work.$$ locked=no
   (: >>"$directory/.lock") 2>/dev/null || fail "cannot write in $directory"
   if has flock; then
@@ -23,6 +22,18 @@ begin() {
     rm -rf "$left"
   done
   mkdir "$work" || fail "cannot write in $directory"
+}
+
+# make_directory: $directory, which only root may enter, and the one above it, which all registries
+# share and a registry host has too; else $why
+make_directory() {
+  for each in "${directory%/*}" "$directory"; do
+    why="$each is a link; please remove it"
+    [ ! -L "$each" ] || return 1
+    why="cannot make $each" mask=077
+    [ "$each" = "$directory" ] || mask=022
+    (umask "$mask" && mkdir "$each") 2>/dev/null || [ -d "$each" ] || return 1
+  done
 }
 
 public_key() { openssl pkey -in "$key" -passin pass: -pubout 2>/dev/null; }

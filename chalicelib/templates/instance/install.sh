@@ -12,7 +12,7 @@ LC_ALL=C PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
 export LC_ALL PATH
 
 registry='@REGISTRY@'
-directory=/etc/registry-trust
+directory=/etc/registry-trust/$registry
 key=$directory/@INSTANCE@.key
 certs=/etc/docker/certs.d/$registry
 

@@ -7,8 +7,9 @@ umask 077
 LC_ALL=C PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
 export LC_ALL PATH
 
+registry='@REGISTRY@'
 instance='@INSTANCE@'
-directory=/etc/registry-trust
+directory=/etc/registry-trust/$registry
 key=$directory/$instance.key
 
 @COMMON_FUNCTIONS@

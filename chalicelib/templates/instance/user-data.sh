@@ -17,7 +17,7 @@ export LC_ALL PATH
 api_url='@API_URL@'
 region='@REGION@'
 registry='@REGISTRY@'
-directory=/etc/registry-trust
+directory=/etc/registry-trust/$registry
 certs=/etc/docker/certs.d/$registry
 name='registry-trust-enrol'
 
@@ -110,7 +110,7 @@ set_up_renewal() {
   text=$(cat "$0")
   if ! put "$self" 0755 "$text" 2>/dev/null; then
     self=$directory/$name
-    { [ -d "$directory" ] || mkdir "$directory"; } && put "$self" 0700 "$text" || return 1
+    make_directory && put "$self" 0700 "$text" || return 1
   fi
   if [ -d /run/systemd/system ]; then
     set_up_timer
