@@ -76,7 +76,7 @@ def revoked(fleet: Fleet, serial: str) -> bool:
 
 
 def public_key(fleet: Fleet, instance_id: str) -> str:
-    key = f"/etc/registry-trust/{instance_id}.key"
+    key = f"/etc/registry-trust/$REGISTRY/{instance_id}.key"
     return fleet.run(instance_id, f"openssl pkey -in {key} -pubout").stdout
 
 
@@ -100,10 +100,10 @@ def test_the_key_was_made_there_is_roots_alone_and_went_nowhere(
 ) -> None:
     instance_id = launch()
     known = fleet.enrolled(instance_id)
-    key = f"/etc/registry-trust/{instance_id}.key"
+    key = f"/etc/registry-trust/$REGISTRY/{instance_id}.key"
 
     assert fleet.run(
-        instance_id, f"stat -c '%a %U' {key}; stat -c %a /etc/registry-trust"
+        instance_id, f"stat -c '%a %U' {key}; stat -c %a /etc/registry-trust/$REGISTRY"
     ).stdout == ("600 root\n700\n")
     assert (
         public_key(fleet, instance_id)

@@ -57,7 +57,7 @@ for id in $(python3 -c 'import json; print(
   ssm GetCommandInvocation "{\"CommandId\": \"$id\", \"InstanceId\": \"$(cat instance)\"}"
 done > written
 "$LOCAL" exec "$(cat instance)" -- sh -c '
-  cd /etc/registry-trust && stat -c "%a %U %n" "$(hostname).key" &&
+  cd "/etc/registry-trust/$REGISTRY" && stat -c "%a %U %n" "$(hostname).key" &&
     sed -n 2p "$(hostname).key"' > key
 head -n 1 key
 grep -o '"CommandId"' commands | wc -l
