@@ -23,6 +23,7 @@ from chalicelib.services.enrolling import (
     CurrentTrust,
     Enrolling,
     Holdings,
+    InstanceCallers,
     Reconciling,
 )
 from chalicelib.services.fleet import Fleet
@@ -47,7 +48,7 @@ class Services:
             records=self._adapters.records,
             recording=self._recording,
             delivering=self._delivering,
-            instance_facts=self._adapters.instances.facts,
+            instances=self._instance_callers,
             publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self._limits,
             now=now,
@@ -121,7 +122,7 @@ class Services:
             instances=self._adapters.instances,
             queue=self._adapters.queue,
             commanding=self._commanding,
-            own=self._holdings,
+            holdings=self._holdings,
             revoke=self.revoking.take_back,
             now=now,
             chance=random.SystemRandom().random,
@@ -154,9 +155,16 @@ class Services:
             commands=self._adapters.commands,
             records=self._adapters.records,
             issuer=issuer,
-            own=self._holdings,
+            holdings=self._holdings,
             trust=CurrentTrust(self._adapters.bucket.read_trust, now),
             new_nonce=lambda: secrets.token_hex(16),
+        )
+
+    @cached_property
+    def _instance_callers(self) -> InstanceCallers:
+        adapters = self._adapters
+        return InstanceCallers(
+            adapters.enrolments, adapters.instances, adapters.records, adapters.queue
         )
 
     @cached_property

@@ -55,11 +55,14 @@ def grant(
     Raises InvalidRequest (days, label) and Forbidden (access, or an instance that is none).
     """
     _refuse_bad_label(request.label)
+    longest = limits.maximum_days
+    if caller.instance_id is not None:  # one that may tag itself could fill the revocation lists
+        longest = min(limits.default_days, longest)
     return Grant(
         name=caller.name,
         owner=caller.arn,
         access=_access(request.access, caller, instance, limits),
-        lifetime=_lifetime(request.days, limits.default_days, limits.maximum_days),
+        lifetime=_lifetime(request.days, limits.default_days, longest),
     )
 
 

@@ -112,15 +112,22 @@ class Revoking:
     ) -> None:
         """Revoke these of one owner, and have it published once for all of them.
 
-        by: an ARN, or who else. Raises DependencyFailed; then some may be revoked, and it is to be
-        called again.
+        by: an ARN, or who else. Raises DependencyFailed when some could not be revoked, once the
+        others are; it is to be called again.
         """
         order, fallen = _Order(reason, by, whole_line=False), list[CertificateRecord]()
+        failed: DependencyFailed | None = None
         for record in records:
-            if record.serial not in {each.serial for each in fallen}:
+            if record.serial in {each.serial for each in fallen}:
+                continue
+            try:
                 fallen.append(self._mark_all(record, order, fallen))
+            except DependencyFailed as error:
+                failed = error
         if fallen:
             self._publish(fallen[0], fallen[1:])
+        if failed is not None:
+            raise failed
 
     def _revoke(self, record: CertificateRecord, order: _Order) -> Revoked:
         if record.access is None:

@@ -32,6 +32,7 @@ from chalicelib.domain.model import (
     CertificateRecord,
     InstanceFacts,
     InstanceState,
+    IssueRequest,
     KeyType,
     Status,
 )
@@ -43,9 +44,10 @@ from chalicelib.services.enrolling import (
     Commanding,
     Enrolling,
     Holdings,
+    InstanceCallers,
     Reconciling,
 )
-from tests.unit.instances import facts_of
+from tests.unit.instances import caller_of, facts_of
 from tests.unit.stand_ins import Crash, World, contended
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -61,6 +63,7 @@ class Faults:
     late: float = 0.0
     ssm: float = 0.0
     crash: float = 0.0
+    lose_asks: bool = False
 
 
 @dataclass
@@ -146,6 +149,7 @@ class Plane:
         self.hosts: dict[str, Host] = {}
         self.calls: dict[str, int] = {}
         self.untagged: set[str] = set()
+        self.trusting: Callable[[], Trust] = lambda: self.trust_now
         self.results: dict[str, tuple[datetime, CommandOutcome]] = {}
         self.enrolments = MemoryEnrolments(self._effect)
         self.trust_now: Trust = self.world.trust.refresh()
@@ -154,6 +158,7 @@ class Plane:
         self._nonces = 0
         self.at(self.every, self._reconcile)
         self._hook_crashes()
+        self.world.callers = InstanceCallers(self.enrolments, self, self.world.records, self)
 
     # the services
 
@@ -168,7 +173,7 @@ class Plane:
             instances=self,
             queue=self,
             commanding=self._commanding,
-            own=self.holdings,
+            holdings=self.holdings,
             revoke=self.world.revoking.take_back,
             now=lambda: self.world.time,
             chance=self.chance.random,
@@ -190,8 +195,8 @@ class Plane:
             commands=self,
             records=self.world.records,
             issuer=self.world.instance_issuing,
-            own=self.holdings,
-            trust=lambda: self.trust_now,
+            holdings=self.holdings,
+            trust=self.trusting,
             new_nonce=self._nonce,
         )
 
@@ -227,6 +232,15 @@ class Plane:
         (self.untagged.add if access is None else self.untagged.discard)(id_)
         self.ec2[id_] = replace(self.ec2[id_], access=access)
         self._event(lambda: self.asking.tag_changed(id_))
+
+    def ask_by_itself(self, id_: str) -> CertificateRecord:
+        """It asks for a certificate with its role's credentials. Raises as Issuing.issue()."""
+        request = IssueRequest(csr_pem=csr_pem(make_key(KeyType.EC_P256), id_, "00").encode())
+        return self.world.issuing.issue(request, caller_of(self.ec2[id_])).record
+
+    def give_role(self, id_: str, role: str) -> None:
+        arn = facts_of(id_, role=role).session_arn
+        self.ec2[id_] = replace(self.ec2[id_], role=role, session_arn=arn)
 
     def run(self, time: timedelta) -> None:
         """Let what is due happen, for so long."""
@@ -341,7 +355,7 @@ class Plane:
     # events, the queue, the clock
 
     def ask(self, asks: Sequence[Ask]) -> None:
-        for ask in asks:
+        for ask in () if self.faults.lose_asks else asks:
             assert timedelta() <= ask.delay <= timedelta(minutes=15)
             self._effect("ask", lambda ask=ask: self.at(ask.delay, lambda: self._advance(ask)))
 

@@ -33,6 +33,7 @@ from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misco
 from chalicelib.services.catalogue import Catalogue
 from chalicelib.services.diagnosing import Diagnosing
 from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording
+from chalicelib.services.issuing.needs import InstanceCallers
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
@@ -382,6 +383,8 @@ class World:
         self.bundles = MemoryBundles(self.journal)
         self.authorities = FixedAuthorities()
         self.instances: dict[str, InstanceFacts] = {}
+        self.asked_by_themselves: list[str] = []
+        self.callers: InstanceCallers = self
         self.limits = Limits(90, 365, 730, 3, ("*",))
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
@@ -396,7 +399,7 @@ class World:
             records=self.records,
             recording=self.recording,
             delivering=self.delivering,
-            instance_facts=self.instance_facts,
+            instances=self.callers,
             publish_revoked=lambda records: self.trust.show_revoked(records),
             limits=self.limits,
             now=lambda: self.time,
@@ -463,10 +466,15 @@ class World:
         """Whether nothing at all was written."""
         return not self.journal.done
 
-    def instance_facts(self, instance_id: str) -> InstanceFacts | None:
-        """As Instances.facts."""
+    def facts(self, instance_id: str) -> InstanceFacts | None:
+        """As InstanceCallers.facts."""
         assert instance_id, "EC2 is asked about instances alone"
         return self.instances.get(instance_id)
+
+    def was_issued(self, instance_id: str) -> None:
+        """As InstanceCallers.was_issued."""
+        assert instance_id, "only instances are looked at"
+        self.asked_by_themselves.append(instance_id)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

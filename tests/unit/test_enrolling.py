@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,15 +24,27 @@ from chalicelib.domain.enrolment.model import (
 from chalicelib.domain.model import (
     Access,
     CertificatePage,
+    CertificateRecord,
     InstanceFacts,
     InstanceState,
     IssueRequest,
+    NamedRequest,
     RevocationReason,
 )
-from chalicelib.errors import Conflict, DependencyFailed, NotFound
+from chalicelib.errors import (
+    AppError,
+    Conflict,
+    DependencyFailed,
+    Forbidden,
+    InvalidRequest,
+    Misconfigured,
+    NotFound,
+)
 from tests.unit.enrolling_world import Faults, Plane, look
 from tests.unit.instances import caller_of
 from tests.unit.refusals import refused
+from tests.unit.signing_requests import csr, rsa_key
+from tests.unit.stand_ins import Crash
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
 
@@ -375,12 +388,15 @@ class TestRules:
         plane, id_ = enrolled()
         plane.terminate(id_)
         plane.run(MINUTE)
-        running = replace(plane.ec2[id_], state=InstanceState.RUNNING)
-        plane.world.instances[id_] = running  # as EC2 said a moment before
-        plane.world.issuing.issue(IssueRequest(), caller_of(running))
+        over = plane.ec2[id_]
+        plane.ec2[id_] = replace(over, state=InstanceState.RUNNING)  # as EC2 said a moment before
+        plane.faults.lose_asks = True
+        plane.ask_by_itself(id_)
+        plane.ec2[id_], plane.faults.lose_asks = over, False
         assert plane.active(id_)
         plane.run(20 * MINUTE)
         assert not plane.active(id_)
+        plane.run(7 * HOUR)
         assert plane.enrolments.kept[id_].look_at is None
 
     def test_a_revocation_by_an_admin_is_not_undone_until_an_admin_says_so(self) -> None:
@@ -393,11 +409,13 @@ class TestRules:
         known = plane.enrolments.kept[id_]
         assert (known.state, known.code) == (EnrolmentState.FAILED, "certificate_revoked")
         assert not plane.active(id_)
+        sent = len(plane.hosts[id_].commands)
         plane.stop(id_)
         plane.start(id_)
         plane.every = HOUR
         plane.run(30 * DAY)
-        assert plane.enrolments.kept[id_] == known, "nothing asks of it any more"
+        assert plane.enrolments.kept[id_].code == "certificate_revoked"
+        assert len(plane.hosts[id_].commands) == sent
         plane.asking.enrol(id_)
         plane.run(5 * MINUTE)
         assert only(plane, id_)
@@ -422,7 +440,195 @@ class TestRules:
         assert plane.active(id_)[0].owner == arn
 
 
+class TestAskingByItself:
+    """What an instance asks for with its role's credentials follows its tag and its end, too."""
+
+    def test_it_is_looked_at_at_once_and_the_schedule_is_not_needed(self) -> None:
+        plane = Plane(every=DAY)
+        id_ = plane.launch(agent=None)
+        plane.run(12 * timedelta(seconds=1))
+        plane.ask_by_itself(id_)
+        plane.run(timedelta(seconds=1))
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_a_tag_that_was_there_for_a_moment_leaves_nothing(self, recorded: bool) -> None:
+        """With every event of the tag lost, and whether or not it was ever recorded."""
+        plane = Plane()
+        id_ = plane.launch(access=Access.PUSH if recorded else None)
+        plane.run(3 * MINUTE)
+        if recorded:
+            plane.tag(id_, None)
+            plane.run(MINUTE)
+        plane.faults.drop = 1.0
+        plane.tag(id_, Access.PUSH)
+        record = plane.ask_by_itself(id_)
+        plane.tag(id_, None)
+        plane.run(MINUTE)
+        assert plane.world.records.by_serial[record.serial].revoked_at
+
+    def test_with_a_role_it_had_for_a_moment_too(self) -> None:
+        plane, id_ = enrolled()
+        plane.give_role(id_, "other")
+        record = plane.ask_by_itself(id_)
+        plane.run(timedelta(seconds=1))
+        plane.give_role(id_, "docker-instance")
+        plane.terminate(id_)
+        plane.run(MINUTE)
+        assert plane.world.records.by_serial[record.serial].revoked_at
+        assert not plane.active(id_)
+
+    def test_it_may_not_ask_for_longer_than_it_would_be_given(self) -> None:
+        plane, id_ = enrolled()
+        request, caller = IssueRequest(days=91), caller_of(plane.ec2[id_])
+        ask = lambda: plane.world.issuing.issue(request, caller)  # noqa: E731
+        assert refused(InvalidRequest, ask) == "days_out_of_range"
+
+    def test_whose_certificate_an_admin_revoked_is_refused_another_until_it_is_enrolled_afresh(
+        self,
+    ) -> None:
+        plane, id_ = enrolled()
+        serial, admin = only(plane, id_), caller_of(plane.ec2[id_])
+        other = plane.ask_by_itself(id_)
+        plane.world.revoking.revoke_any(serial, RevocationReason.KEY_COMPROMISE, admin)
+        assert refused(Forbidden, lambda: plane.ask_by_itself(id_)) == "instance_barred"
+        plane.run(DAY + HOUR)
+        assert plane.world.records.by_serial[other.serial].revoked_at, "nor does it keep another"
+        assert refused(Forbidden, lambda: plane.ask_by_itself(id_)) == "instance_barred"
+        plane.asking.enrol(id_)
+        plane.run(5 * MINUTE)
+        assert only(plane, id_)
+        assert plane.ask_by_itself(id_)
+
+    def test_a_full_quota_is_in_nobodys_way(self) -> None:
+        plane, id_ = enrolled()
+        for _ in range(19):
+            plane.ask_by_itself(id_)
+        plane.tag(id_, Access.PUSH)
+        plane.run(5 * MINUTE)
+        assert only(plane, id_)
+        assert plane.active(id_)[0].access is Access.PUSH
+
+
+class TestOthersCertificates:
+    def test_what_is_not_the_instances_own_is_left_alone_until_it_is_gone(self) -> None:
+        """The server certificate of a registry host that pulls, and what an admin had issued."""
+        plane, id_ = enrolled()
+        caller = caller_of(plane.ec2[id_])
+        named = NamedRequest("service", caller.arn, IssueRequest())
+        service = plane.world.issuing.issue_named(named, caller).record.serial
+        serving = replace(plane.world.serving, role="docker-instance")
+        server = serving.issue(csr(rsa_key(2048)), caller).record.serial
+        plane.asking.enrol(id_)
+        plane.run(5 * MINUTE)
+        known = plane.world.records.by_serial
+        assert known[service].revoked_at is known[server].revoked_at is None
+        plane.terminate(id_)
+        plane.run(MINUTE)
+        assert known[service].revoked_at
+        assert known[server].revoked_at is None
+
+    def test_one_that_cannot_be_revoked_keeps_no_other(self) -> None:
+        plane, id_ = enrolled()
+        bad = plane.ask_by_itself(id_).serial
+
+        def before_revoke(record: CertificateRecord) -> None:
+            if record.serial == bad:
+                raise DependencyFailed("table_unwritable", "no")
+
+        plane.world.records.before_revoke = before_revoke
+        published = len(plane.world.bundles.published)
+        plane.terminate(id_)
+        plane.run(MINUTE)
+        assert [record.serial for record in plane.active(id_)] == [bad]
+        assert len(plane.world.bundles.published) > published
+
+    def test_a_damaged_record_does_not_keep_it_from_another(self) -> None:
+        plane, id_ = enrolled()
+        plane.world.records.damaged.add(only(plane, id_))
+        plane.every = 10 * MINUTE
+        plane.run(2 * DAY)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+        assert plane.enrolments.kept[id_].serial not in plane.world.records.damaged
+
+
+class TestStopped:
+    def test_a_lesser_tag_counts_while_it_is_stopped(self) -> None:
+        plane, id_ = enrolled(Access.PUSH)
+        plane.stop(id_)
+        plane.tag(id_, Access.PULL)
+        plane.run(MINUTE)
+        assert not plane.active(id_)
+        plane.start(id_)
+        plane.run(5 * MINUTE)
+        assert only(plane, id_)
+
+    def test_stopped_in_the_middle_it_keeps_nothing_of_another_access(self) -> None:
+        plane, id_ = enrolled(Access.PUSH)
+        plane.tag(id_, Access.PULL)
+        plane.run(timedelta(seconds=1))
+        assert plane.state(id_) is EnrolmentState.INSTALLING
+        plane.stop(id_)
+        plane.run(10 * MINUTE)
+        assert Access.PUSH not in {record.access for record in plane.active(id_)}
+
+    def test_it_cannot_be_enrolled_afresh(self) -> None:
+        plane, id_ = enrolled()
+        plane.stop(id_)
+        assert refused(Conflict, lambda: plane.asking.enrol(id_)) == "instance_not_enrollable"
+
+
 class TestTime:
+    def test_a_tag_that_changes_while_installing_counts_once_that_is_done(self) -> None:
+        plane, id_ = enrolled(Access.PULL)
+        plane.tag(id_, Access.PUSH)
+        plane.run(timedelta(seconds=1))
+        assert plane.state(id_) is EnrolmentState.INSTALLING
+        plane.ec2[id_] = replace(plane.ec2[id_], access=Access.PULL)  # and nothing tells of it
+        plane.run(3 * MINUTE)
+        assert only(plane, id_)
+        assert plane.active(id_)[0].access is Access.PULL
+
+    def test_an_end_does_not_wait_for_a_trust_that_cannot_be_read(self) -> None:
+        plane, id_ = enrolled()
+        plane.trusting = raises(Misconfigured("no_trust", "broken"))
+        plane.terminate(id_)
+        plane.run(MINUTE)
+        assert not plane.active(id_)
+
+    def test_a_new_trust_for_many_does_not_hide_an_end_that_nobody_heard_of(self) -> None:
+        plane = Plane(most=2)
+        ids = [plane.launch(number) for number in range(12)]
+        plane.run(30 * MINUTE)
+        plane.trust_now = replace(plane.trust_now, registry_address="192.0.2.99")
+        plane.faults.drop = 1.0
+        plane.terminate(ids[0])
+        plane.run(3 * MINUTE)
+        assert not plane.active(ids[0])
+
+    def test_a_restart_of_one_that_asks_by_itself_is_settled_with_one_look(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=None)
+        plane.run(12 * timedelta(seconds=1))
+        plane.ask_by_itself(id_)
+        plane.run(2 * HOUR)
+        plane.stop(id_)
+        plane.start(id_)
+        plane.run(5 * MINUTE)
+        plane.calls.clear()
+        plane.run(50 * MINUTE)
+        assert plane.calls.get("advance", 0) <= 1
+
+    def test_another_name_of_the_tag_by_mistake_takes_nothing_back_at_once(self) -> None:
+        plane = Plane()
+        ids = [plane.launch(number) for number in range(12)]
+        plane.run(10 * MINUTE)
+        plane.untagged.update(ids)
+        asked: list[Ask] = []
+        plane.ask = asked.extend  # type: ignore[method-assign]
+        plane.reconciling.reconcile(everything=True)
+        assert not asked
+
     def test_in_the_last_third_of_its_life_it_is_renewed_and_the_old_one_revoked(self) -> None:
         plane, id_ = enrolled()
         old = only(plane, id_)
@@ -530,12 +736,11 @@ class TestOwnPath:
         plane = Plane()
         id_ = plane.launch(agent=None)
         plane.run(10 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
-        issued = plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        issued = plane.ask_by_itself(id_)
         plane.run(5 * MINUTE)
         known = plane.enrolments.kept[id_]
         assert (known.state, known.path) == (EnrolmentState.ENROLLED, EnrolmentPath.BOOT)
-        assert known.serial == issued.record.serial
+        assert known.serial == issued.serial
         plane.terminate(id_)
         plane.run(MINUTE)
         assert not plane.active(id_)
@@ -544,21 +749,19 @@ class TestOwnPath:
         plane = Plane()
         id_ = plane.launch(agent=None)
         plane.run(10 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
         for _ in range(2):
-            newest = plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+            newest = plane.ask_by_itself(id_)
             plane.run(MINUTE)
         plane.run(30 * MINUTE)
         assert len(plane.active(id_)) == 2
         plane.run(DAY)
-        assert [record.serial for record in plane.active(id_)] == [newest.record.serial]
+        assert [record.serial for record in plane.active(id_)] == [newest.serial]
 
     def test_access_that_its_tag_no_longer_gives_is_taken(self) -> None:
         plane = Plane()
         id_ = plane.launch(agent=None, access=Access.PUSH)
         plane.run(10 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
-        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.ask_by_itself(id_)
         plane.run(5 * MINUTE)
         plane.tag(id_, Access.PULL)
         plane.run(MINUTE)
@@ -568,8 +771,7 @@ class TestOwnPath:
         plane = Plane()
         id_ = plane.launch(agent=None)
         plane.run(10 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
-        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.ask_by_itself(id_)
         plane.run(5 * MINUTE)
         plane.hosts[id_].online_at = plane.world.time
         plane.run(DAY + HOUR)
@@ -581,8 +783,7 @@ class TestOwnPath:
         plane = Plane(faults=Faults(drop=1.0))
         id_ = plane.launch(agent=None)
         plane.run(10 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
-        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.ask_by_itself(id_)
         plane.terminate(id_)
         plane.run(2 * MINUTE)
         assert not plane.active(id_)
@@ -591,8 +792,7 @@ class TestOwnPath:
         plane = Plane()
         id_ = plane.launch(agent=None)
         plane.run(20 * timedelta(seconds=1))
-        plane.world.instances[id_] = plane.ec2[id_]
-        plane.world.issuing.issue(IssueRequest(), caller_of(plane.ec2[id_]))
+        plane.ask_by_itself(id_)
         plane.ec2[id_] = replace(plane.ec2[id_], role=None, session_arn=None)
         plane.terminate(id_)
         plane.run(10 * timedelta(seconds=1))
@@ -719,7 +919,8 @@ def raises(error: Exception) -> Callable[..., Any]:
 
 PROBABILITY = st.sampled_from([0.0, 0.1, 0.3])
 ACTS = st.lists(
-    st.sampled_from(["launch", "terminate", "stop", "tag", "rebuild", "wait"]), max_size=8
+    st.sampled_from(["launch", "terminate", "stop", "tag", "rebuild", "role", "ask", "wait"]),
+    max_size=8,
 )
 
 
@@ -764,6 +965,11 @@ def do(plane: Plane, act: str, ids: list[str]) -> None:
         ids.append(plane.launch(len(ids)))
     elif act == "rebuild":
         plane.hosts[id_].rebuild()
+    elif act == "role":
+        plane.give_role(id_, plane.chance.choice(["docker-instance", "other"]))
+    elif act == "ask":
+        with suppress(AppError, Crash):
+            plane.ask_by_itself(id_)
     elif state is InstanceState.RUNNING and act == "stop":
         plane.stop(id_)
         plane.at(2 * MINUTE, lambda: restart(plane, id_))

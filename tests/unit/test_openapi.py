@@ -297,6 +297,7 @@ BEHIND_THE_SCENES = {
     "csr_not_for_this",
     "malformed_image",
     "no_csr",
+    "no_time",
     "no_instance_profile",
     "ssm_unreadable",
     "trust_not_stored",

@@ -15,7 +15,9 @@ from chalicelib.domain.enrolment.model import (
     SentCommand,
     Sight,
     Step,
+    Taking,
     Task,
+    Why,
 )
 from chalicelib.domain.model import CertificateRecord, InstanceFacts
 from chalicelib.domain.policy import renewal_due
@@ -70,12 +72,16 @@ def again(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
 
 
 def failed(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
-    """It is left alone for long, or, where an admin took its certificate back, for good."""
-    failures = known.failures + 1
-    retry = sight.now + timing.retry(failures, sight.spread)
+    """It is left alone for long, or, where an admin took its certificate back, for good.
+
+    What it may not have any more is taken from it, and where an admin took one, all.
+    """
+    failures, by_hand = known.failures + 1, code == REVOKED_BY_HAND
+    pause = timing.CHECK if by_hand else timing.retry(failures, sight.spread)
     return Step(
         Task.KEEP,
-        replace(
+        taking=Taking.OWN if by_hand else Taking.OTHER_ACCESS,
+        enrolment=replace(
             into(known, EnrolmentState.FAILED, sight.now),
             command=None,
             failures=failures,
@@ -83,7 +89,7 @@ def failed(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
             access=None if sight.instance is None else sight.instance.access,
             code=code,
             reason=reason,
-            look_at=None if code == REVOKED_BY_HAND else retry,
+            look_at=sight.now + pause,
         ),
     )
 
@@ -99,9 +105,10 @@ def agent_found(known: Enrolment, sight: Sight) -> Step:
     return Step(Task.INSTALL, known)
 
 
-def may_have_asked(known: Enrolment) -> bool:
+def may_have_asked(known: Enrolment, why: Why) -> bool:
     """Whether to look for certificates that an instance without an agent got by itself."""
-    return known.path is EnrolmentPath.BOOT or known.tries >= _LOOKS_BEFORE_OWN
+    by_itself = known.path is EnrolmentPath.BOOT or why is Why.ISSUED
+    return by_itself or known.tries >= _LOOKS_BEFORE_OWN
 
 
 def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
@@ -165,8 +172,13 @@ def still_running(known: Enrolment, command: SentCommand, sight: Sight) -> Step:
 def works(
     known: Enrolment, instance: InstanceFacts, others: Sequence[CertificateRecord], sight: Sight
 ) -> Step:
-    """Its certificate was seen to be admitted. others: those of its certificates it replaces."""
+    """Its certificate was seen to be admitted. others: those of its certificates it replaces.
+
+    What the tag came to say meanwhile is seen to at once.
+    """
     check = sight.now + timing.CHECK * (1 - sight.spread / 4)
+    if known.access is not instance.access:
+        check = sight.now
     enrolled = replace(
         _calm(into(known, EnrolmentState.ENROLLED, sight.now)),
         path=EnrolmentPath.AGENT,

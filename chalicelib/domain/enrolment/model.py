@@ -112,11 +112,13 @@ class Why(StrEnum):
     """Why an advance is asked for.
 
     event: something happened to the instance or to a command. look: it is time to.
-    admin: an admin wants it enrolled afresh.
+    issued: it was issued a certificate that it had asked for by itself. admin: an admin wants it
+    enrolled afresh.
     """
 
     EVENT = "event"
     LOOK = "look"
+    ISSUED = "issued"
     ADMIN = "admin"
 
 
@@ -140,19 +142,30 @@ class EnrolmentPage:
 class Task(StrEnum):
     """What a step is.
 
-    NOTHING: all is as it should be. KEEP: record it. RETIRE: revoke all its certificates, then
-    record it. FIND_AGENT: see whether the agent is online, then agent_found() or agent_missing().
-    READ_COMMAND: see what became of the command, and go on by its kind. PREPARE: send that.
-    INSTALL: send that, with the certificate that it has or a new one.
+    KEEP: record it. RETIRE: revoke all its certificates, then record it. SWEEP: the same, unless
+    there is none. FIND_AGENT: see whether the agent is online, then agent_found() or
+    agent_missing(). READ_COMMAND: see what became of the command, and go on by its kind. PREPARE:
+    send that. INSTALL: send that, with the certificate that it has or a new one.
     """
 
-    NOTHING = "nothing"
     KEEP = "keep"
     RETIRE = "retire"
+    SWEEP = "sweep"
     FIND_AGENT = "find_agent"
     READ_COMMAND = "read_command"
     PREPARE = "prepare"
     INSTALL = "install"
+
+
+class Taking(StrEnum):
+    """Which of its certificates are to be revoked with a step, beside those that it names.
+
+    other_access: those with another access than is recorded of it. own: all of its own.
+    """
+
+    NOTHING = "nothing"
+    OTHER_ACCESS = "other_access"
+    OWN = "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +175,7 @@ class Step:
     task: Task
     enrolment: Enrolment
     withdraw: tuple[CertificateRecord, ...] = ()
+    taking: Taking = Taking.NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,14 @@ from chalicelib.domain.enrolment.model import (
     SentCommand,
     Sight,
     Step,
+    Taking,
     Task,
     Why,
 )
 from chalicelib.domain.model import InstanceFacts, InstanceState
 
-_ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+_AT_REST = frozenset({EnrolmentState.ENROLLED, EnrolmentState.FAILED})
 _AT_WORK = frozenset({EnrolmentState.PREPARING, EnrolmentState.INSTALLING})
 
 
@@ -40,7 +42,7 @@ def is_stale(known: Enrolment | None, why: Why, now: datetime) -> bool:
 def next_step(known: Enrolment | None, sight: Sight) -> Step | None:
     """What is to be done now; None: nothing, and there is nothing to record either."""
     instance = sight.instance
-    if instance is None or instance.state in _ENDED:
+    if instance is None or instance.state in ENDED:
         return _ended(known, sight)
     if instance.access is None:
         return _retired(known, sight, "untagged", "it carries no tag with an access any more")
@@ -61,20 +63,28 @@ def _ended(known: Enrolment | None, sight: Sight) -> Step | None:
 
 
 def _retired(known: Enrolment | None, sight: Sight, code: str, reason: str) -> Step | None:
-    """Its certificates are revoked, and looked for once more later on.
+    """Its certificates are revoked, and looked for again later on.
 
-    One that was never seen alive, but carries the tag, may have asked for some by itself.
+    One that was never seen alive may have asked for some by itself, and so may one that is gone
+    when something is heard of it.
     """
-    if known is None:
-        if sight.instance is None or sight.instance.access is None:
-            return None
-        known = _newcomer(known, sight)
-    if known.state is EnrolmentState.GONE:
-        due = known.look_at is not None and sight.now >= known.look_at
-        return Step(Task.RETIRE, replace(known, look_at=None)) if due else None
-    gone = into(known, EnrolmentState.GONE, sight.now)
+    if known is None and sight.instance is None:
+        return None
+    if known is not None and known.state is EnrolmentState.GONE:
+        if known.look_at is not None and sight.now >= known.look_at:
+            return Step(Task.RETIRE, replace(known, look_at=_confirmation(known, sight.now)))
+        task = Task.SWEEP
+    else:
+        untagged = sight.instance is not None and sight.instance.access is None
+        task = Task.SWEEP if known is None and untagged else Task.RETIRE
+        known = into(known or _newcomer(known, sight), EnrolmentState.GONE, sight.now)
     confirm = sight.now + timing.CONFIRM
-    return Step(Task.RETIRE, replace(gone, look_at=confirm, code=code, reason=reason, command=None))
+    return Step(task, replace(known, look_at=confirm, code=code, reason=reason, command=None))
+
+
+def _confirmation(known: Enrolment, now: datetime) -> datetime | None:
+    last = known.since + timing.CREDENTIALS + timing.CONFIRM
+    return last if now < last else None
 
 
 def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
@@ -92,28 +102,33 @@ def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
 def _stopped(known: Enrolment, sight: Sight) -> Step | None:
     """It keeps what it has; what was under way begins anew once it runs.
 
+    But not with an access that its tag does not give any more: it might be started by another.
     A new trust cannot reach it, and it is not asked for that again: once started, which shows in
     its launch time, it is given what is published then.
     """
-    if known.state is EnrolmentState.ENROLLED and known.trust_version not in (
-        None,
-        sight.trust_version,
-    ):
-        look_at = known.look_at or sight.now
-        return Step(Task.KEEP, replace(known, trust_version=None, look_at=look_at))
-    if known.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED):
-        if known.look_at is None or sight.now < known.look_at:
-            return None
-        return Step(Task.KEEP, replace(known, look_at=sight.now + timing.CHECK))
-    known = into(known, EnrolmentState.LAUNCHED, sight.now)
-    return Step(Task.KEEP, replace(known, command=None, look_at=sight.now + timing.CHECK))
+    access = None if sight.instance is None else sight.instance.access
+    check = sight.now + timing.CHECK
+    if known.state not in _AT_REST:
+        known = replace(into(known, EnrolmentState.LAUNCHED, sight.now), command=None)
+    elif not _is_due_at_rest(known, sight):
+        return None
+    stopped = replace(known, access=access, trust_version=None, look_at=check)
+    return Step(Task.KEEP, stopped, taking=Taking.OTHER_ACCESS)
+
+
+def _is_due_at_rest(known: Enrolment, sight: Sight) -> bool:
+    if known.look_at is not None and sight.now >= known.look_at:
+        return True
+    same_access = sight.instance is not None and known.access is sight.instance.access
+    return not same_access or known.trust_version not in (None, sight.trust_version)
 
 
 def _running(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
     if known.state is EnrolmentState.LAUNCHED:
         return Step(Task.FIND_AGENT, attempt(known, sight.now))
     if sight.why is Why.ADMIN:
-        fresh = replace(known, failures=0, new_key=True)  # the old may be why they ask
+        # The old key may be why they ask, and so may what became of its certificate.
+        fresh = replace(known, failures=0, new_key=True, serial=None, code="", reason="")
         return Step(Task.FIND_AGENT, attempt(fresh, sight.now))
     if known.state is EnrolmentState.ENROLLED:
         return _enrolled(known, instance, sight)
@@ -136,17 +151,20 @@ def _is_due(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
     """Whether what was seen to work may not be all there should be any more."""
     if known.look_at is not None and sight.now >= known.look_at:
         return True
-    if known.access is not instance.access:
+    if known.access is not instance.access or known.launched_at != instance.launched_at:
+        return True
+    if instance.session_arn not in (None, *known.owners):
         return True
     if known.path is EnrolmentPath.BOOT:
-        return False
-    return known.trust_version != sight.trust_version or known.launched_at != instance.launched_at
+        return sight.why is Why.ISSUED
+    return known.trust_version != sight.trust_version
 
 
 def _failed(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
-    if known.code == REVOKED_BY_HAND:
-        return None
     due = known.look_at is None or sight.now >= known.look_at
+    if known.code == REVOKED_BY_HAND:
+        check = replace(known, look_at=sight.now + timing.CHECK)
+        return Step(Task.KEEP, check, taking=Taking.OWN) if due else None
     changed = known.launched_at != instance.launched_at or known.access is not instance.access
     if not due and not changed:
         return None

@@ -26,6 +26,9 @@ CLOCKS_DIFFER = timedelta(seconds=0.5)
 # After an instance is gone: what was just being issued to it must not stay.
 CONFIRM = timedelta(minutes=15)
 
+# And once more when the last credentials of its role have ended, which EC2 gives for six hours.
+CREDENTIALS = timedelta(hours=6)
+
 # An instance that asks by itself may be about to install what it was given.
 OWN_GRACE = timedelta(hours=1)
 

@@ -66,6 +66,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
     },
     Forbidden: {
         "access_changed": "The caller may not have the access of the certificate any more.",
+        "instance_barred": "The EC2 instance's certificate was taken back by hand.",
         "instance_not_tagged": "The EC2 instance has no tag that says what it may have.",
         "not_that_instance": "The session is named like an EC2 instance, but is none of that role.",
         "not_the_registry_host": "The caller is not the registry's host.",
@@ -195,6 +196,8 @@ ISSUING = (
     "idempotency_key_reused",
     "key_lost",
     "not_that_instance",
+    "instance_barred",
+    "unreadable_enrolment",
     "instance_not_tagged",
     "push_not_allowed",
     "ec2_unreadable",

@@ -10,6 +10,7 @@ from chalicelib.errors import Conflict, NotFound
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
 
 _ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+_ALIVE = frozenset({InstanceState.PENDING, InstanceState.RUNNING})
 _AT_WORK = frozenset({EnrolmentState.PREPARING, EnrolmentState.INSTALLING})
 
 
@@ -43,13 +44,13 @@ class Asking:
     def enrol(self, instance_id: str) -> Enrolment | None:
         """Have it enrolled afresh; answers what is recorded of it now.
 
-        Raises NotFound, Conflict (it has ended, or carries no tag), DependencyFailed.
+        Raises NotFound, Conflict (it does not run, or carries no tag), DependencyFailed.
         """
         instance = self.instances.glance(instance_id)
         if instance is None:
             raise NotFound("instance_not_found", "EC2 knows no such instance here")
-        if instance.state in _ENDED:
-            raise Conflict("instance_not_enrollable", "the instance has been terminated")
+        if instance.state not in _ALIVE:
+            raise Conflict("instance_not_enrollable", f"the instance is {instance.state}")
         if instance.access is None:
             raise Conflict(
                 "instance_not_enrollable",

@@ -28,13 +28,19 @@ from chalicelib.domain.instance_host import (
 )
 from chalicelib.domain.model import CertificateRecord, InstanceFacts
 from chalicelib.domain.trust import Trust
-from chalicelib.errors import AppError, Contended, DependencyFailed, InvalidRequest, Misconfigured
-from chalicelib.services.enrolling.needs import Commands, Enrolments, Issuer, Records
+from chalicelib.errors import (
+    AppError,
+    Contended,
+    DependencyFailed,
+    InvalidRequest,
+    Misconfigured,
+    QuotaExceeded,
+)
+from chalicelib.services.enrolling.holdings import readable_record
+from chalicelib.services.enrolling.needs import Commands, Enrolments, Holder, Issuer, Records
+from chalicelib.services.enrolling.plane import PLANE
 
 log = logging.getLogger(__name__)
-
-# Who revokes what is replaced, and what an instance that is gone leaves behind.
-PLANE = "registry-trust"
 
 # A CSR that is refused for what it is, not for its key: the next one may be well.
 _NOT_THE_KEYS_FAULT = frozenset(
@@ -44,13 +50,13 @@ _NOT_THE_KEYS_FAULT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Commanding:
-    """own: the certificates of an instance that stand. new_nonce: 32 hex digits, never the same."""
+    """new_nonce: 32 hex digits, never the same."""
 
     enrolments: Enrolments
     commands: Commands
     records: Records
     issuer: Issuer
-    own: Callable[[Enrolment, InstanceFacts | None], Sequence[CertificateRecord]]
+    holdings: Holder
     trust: Callable[[], Trust]
     new_nonce: Callable[[], str]
 
@@ -75,6 +81,9 @@ class Commanding:
                     return step
         except Contended:
             raise
+        except QuotaExceeded as error:
+            full = again(known, sight, error.code, str(error))
+            return replace(full, withdraw=tuple(self._others(known, instance)))
         except AppError as error:
             return again(known, sight, error.code, str(error))
 
@@ -83,7 +92,8 @@ class Commanding:
             return again(known, sight, "no_instance_profile", "it has no instance profile")
         if known.instance_id in self.commands.online([known.instance_id]):
             return self.work(changes.agent_found(known, sight), instance, sight)
-        own = self.own(known, instance) if changes.may_have_asked(known) else ()
+        asked = changes.may_have_asked(known, sight.why)
+        own = self.holdings.own(known, instance) if asked else ()
         return changes.agent_missing(known, own, sight)
 
     def _prepare(self, known: Enrolment, sight: Sight) -> Step:
@@ -134,7 +144,7 @@ class Commanding:
         if outcome.status is not CommandStatus.SUCCEEDED:
             return again(known, sight, "prepare_failed", report_in(outcome).detail)
         trust = self.trust()  # before there is a certificate that this could be in the way of
-        old = None if known.serial is None else self.records.get(known.serial)
+        old = readable_record(self.records, known.serial)
         try:
             csr_pem = csr_in(outcome, known.instance_id, command.nonce)
             # No caller's Idempotency-Key can have a space in it.
@@ -146,7 +156,7 @@ class Commanding:
 
     def _install_known(self, known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step:
         """With the certificate that it has, or that one's successor."""
-        record = None if known.serial is None else self.records.get(known.serial)
+        record = readable_record(self.records, known.serial)
         if record is None:
             return self._prepare(known, sight)
         if record.revoked_at is not None and record.revoked_by != PLANE:
@@ -157,7 +167,10 @@ class Commanding:
         trust = self.trust()
         if not self.issuer.is_good(record, instance):
             request_key = f"renewal of {record.serial} for {instance.access}"
-            record = self.issuer.renew(instance, record, request_key)
+            try:
+                record = self.issuer.renew(instance, record, request_key)
+            except InvalidRequest:  # its key is not certified any more
+                return self._prepare(replace(known, new_key=True), sight)
         return self._install(known, record, trust, sight)
 
     def _install(
@@ -182,7 +195,11 @@ class Commanding:
     ) -> Step:
         report = report_in(outcome)
         if report.result is InstallResult.WORKS:
-            others = [each for each in self.own(known, instance) if each.serial != known.serial]
-            return changes.works(known, instance, others, sight)
+            return changes.works(known, instance, self._others(known, instance), sight)
         lost_key = report.result is InstallResult.NEEDS_KEY
         return again(replace(known, new_key=lost_key), sight, report.result, report.detail)
+
+    def _others(self, known: Enrolment, instance: InstanceFacts) -> Sequence[CertificateRecord]:
+        """What it holds beside the certificate that it has, or is being given."""
+        own = self.holdings.own(known, instance)
+        return [each for each in own if each.serial != known.serial]

@@ -14,14 +14,16 @@ from chalicelib.domain.enrolment.model import (
     EnrolmentState,
     Sight,
     Step,
+    Taking,
     Task,
     Why,
 )
-from chalicelib.domain.enrolment.steps import is_stale, next_step
+from chalicelib.domain.enrolment.steps import ENDED, is_stale, next_step
 from chalicelib.domain.model import CertificateRecord, InstanceFacts, RevocationReason
-from chalicelib.errors import AppError, Contended, DependencyFailed
-from chalicelib.services.enrolling.commanding import PLANE, Commanding
-from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
+from chalicelib.errors import AppError, Contended, DependencyFailed, Misconfigured
+from chalicelib.services.enrolling.commanding import Commanding
+from chalicelib.services.enrolling.needs import Enrolments, Holder, Instances, Queue
+from chalicelib.services.enrolling.plane import PLANE
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ LONGEST_DELAY = timedelta(minutes=15)
 # function has a minute; a service that does not answer is given up after a quarter of that.
 BUDGET = timedelta(seconds=30)
 
-_STRENGTH = (Why.LOOK, Why.EVENT, Why.ADMIN)
+_STRENGTH = (Why.LOOK, Why.EVENT, Why.ISSUED, Why.ADMIN)
 _REASONS = {
     "terminated": RevocationReason.CESSATION_OF_OPERATION,
     "untagged": RevocationReason.PRIVILEGE_WITHDRAWN,
@@ -45,16 +47,13 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Enrolling:
-    """own: the certificates of an instance that stand, whoever of its roles they were issued to.
-
-    revoke: has these revoked by whom, and published. chance: 0 to 1.
-    """
+    """revoke: has these revoked by whom, and published. chance: 0 to 1."""
 
     enrolments: Enrolments
     instances: Instances
     queue: Queue
     commanding: Commanding
-    own: Callable[[Enrolment, InstanceFacts | None], Sequence[CertificateRecord]]
+    holdings: Holder
     revoke: Callable[[Sequence[CertificateRecord], RevocationReason, str], None]
     now: Callable[[], datetime]
     chance: Callable[[], float]
@@ -88,6 +87,9 @@ class Enrolling:
         for ask in asks:
             try:
                 known = self.enrolments.get(ask.instance_id)
+            except Misconfigured as error:  # which it would be the next time, too
+                log.error("%s is not advanced: %s: %s", ask.instance_id, error.code, error)
+                continue
             except AppError as error:
                 log.error("%s was not advanced: %s: %s", ask.instance_id, error.code, error)
                 failed.add(ask.instance_id)
@@ -124,40 +126,42 @@ class Enrolling:
         step = next_step(known, sight)
         if step is None:
             return
-        if step.task is Task.RETIRE:
-            step = self._retire(step, instance)
+        if step.task in (Task.RETIRE, Task.SWEEP):
+            if not self._retire(step, instance):
+                return
         elif instance is not None:
             step = self.commanding.work(step, instance, sight)
         self._keep(step, known, instance)
 
     def _sight(self, ask: Ask, known: Enrolment | None, instance: InstanceFacts | None) -> Sight:
-        """Only an enrolled one can hold a trust that is old."""
+        """Only an enrolled one can hold a trust that is old; and nothing that ends waits for it."""
         enrolled = known is not None and known.state is EnrolmentState.ENROLLED
-        version = self.commanding.trust().version if enrolled else ""
+        ending = instance is None or instance.access is None or instance.state in ENDED
+        version = self.commanding.trust().version if enrolled and not ending else ""
         return Sight(ask.instance_id, instance, version, ask.why, self.now(), self.chance())
 
-    def _retire(self, step: Step, instance: InstanceFacts | None) -> Step:
-        own = self.own(step.enrolment, instance)
-        if own:
-            self.revoke(own, _REASONS[step.enrolment.code], PLANE)
-        return step
+    def _retire(self, step: Step, instance: InstanceFacts | None) -> bool:
+        """Whether there is something to record of it."""
+        held = self.holdings.all_of(step.enrolment, instance)
+        if held:
+            self.revoke(held, _REASONS[step.enrolment.code], PLANE)
+        return bool(held) or step.task is Task.RETIRE
 
     def _keep(self, step: Step, before: Enrolment | None, instance: InstanceFacts | None) -> None:
         """Revoke first: should we end here, it is done once more, and not left half done."""
-        withdraw = [*step.withdraw, *self._of_other_access(step.enrolment, instance)]
+        withdraw = {each.serial: each for each in (*step.withdraw, *self._taken(step, instance))}
         if withdraw:
-            self.revoke(withdraw, RevocationReason.SUPERSEDED, PLANE)
+            self.revoke(list(withdraw.values()), RevocationReason.SUPERSEDED, PLANE)
         self._remind(self.enrolments.put(_owned(step.enrolment, instance)))
         _tell(step.enrolment, before)
 
-    def _of_other_access(
-        self, enrolment: Enrolment, instance: InstanceFacts | None
-    ) -> Sequence[CertificateRecord]:
-        """Where its tag changed, and nothing can be installed: it must not keep what it had."""
-        if enrolment.state is not EnrolmentState.FAILED or not enrolment.owners:
+    def _taken(self, step: Step, instance: InstanceFacts | None) -> Sequence[CertificateRecord]:
+        if step.taking is Taking.NOTHING:
             return ()
-        own = self.own(enrolment, instance)
-        return [each for each in own if each.access is not enrolment.access]
+        own = self.holdings.own(step.enrolment, instance)
+        if step.taking is Taking.OWN:
+            return own
+        return [each for each in own if each.access is not step.enrolment.access]
 
     def _remind(self, enrolment: Enrolment) -> None:
         if enrolment.look_at is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,10 @@ from chalicelib.domain.model import (
     Status,
 )
 from chalicelib.domain.trust import Trust
+from chalicelib.errors import Misconfigured
 from chalicelib.services.enrolling.needs import Records
+
+log = logging.getLogger(__name__)
 
 # An instance that is given a trust this old is given the new one soon after.
 TRUST_KEPT = timedelta(minutes=1)
@@ -41,10 +45,21 @@ class Holdings:
     listing: Listing
     now: Callable[[], datetime]
 
-    def __call__(
+    def own(
         self, enrolment: Enrolment, instance: InstanceFacts | None
     ) -> Sequence[CertificateRecord]:
-        """Those that stand. Raises DependencyFailed."""
+        """Those of its own that stand: not what an admin had issued to it for a service.
+
+        Raises DependencyFailed.
+        """
+        id_ = enrolment.instance_id
+        held = self.all_of(enrolment, instance)
+        return [each for each in held if each.name == id_ and each.issued_by is None]
+
+    def all_of(
+        self, enrolment: Enrolment, instance: InstanceFacts | None
+    ) -> Sequence[CertificateRecord]:
+        """All client certificates of it that stand. Raises DependencyFailed."""
         owners = list(enrolment.owners)
         if instance is not None and instance.session_arn is not None:
             owners.append(instance.session_arn)
@@ -55,10 +70,10 @@ class Holdings:
             for record in self._active_of(owner, now)
         }
         if enrolment.serial is not None and enrolment.serial not in found:
-            record = self.records.get(enrolment.serial)
+            record = readable_record(self.records, enrolment.serial)
             if record is not None and record.status(now) is Status.ACTIVE:
                 found[record.serial] = record
-        return list(found.values())
+        return [record for record in found.values() if record.access is not None]
 
     def _active_of(self, owner: str, now: datetime) -> Sequence[CertificateRecord]:
         selection, found, cursor = Selection(owner, Status.ACTIVE), list[CertificateRecord](), None
@@ -68,6 +83,15 @@ class Holdings:
             cursor = page.cursor
             if cursor is None:
                 return found
+
+
+def readable_record(records: Records, serial: str | None) -> CertificateRecord | None:
+    """The record; None without one, and for one that is damaged, which nothing can be done with."""
+    try:
+        return None if serial is None else records.get(serial)
+    except Misconfigured as error:
+        log.error("%s", error)
+        return None
 
 
 @dataclass(slots=True)

@@ -81,6 +81,20 @@ class Records(Protocol):
         """The record, read consistently."""
 
 
+class Holder(Protocol):
+    """What instances hold."""
+
+    def own(
+        self, enrolment: Enrolment, instance: InstanceFacts | None
+    ) -> Sequence[CertificateRecord]:
+        """Those of its own that stand."""
+
+    def all_of(
+        self, enrolment: Enrolment, instance: InstanceFacts | None
+    ) -> Sequence[CertificateRecord]:
+        """These, and those that admins had issued to it for services."""
+
+
 class Issuer(Protocol):
     """What issues certificates to instances."""
 

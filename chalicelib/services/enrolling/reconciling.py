@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from chalicelib.domain.enrolment.changes import REVOKED_BY_HAND
 from chalicelib.domain.enrolment.model import Ask, Enrolment, EnrolmentState, Why
 from chalicelib.domain.model import InstanceFacts, InstanceState
+from chalicelib.errors import DependencyFailed
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ RUN_SECONDS = 60
 
 # More than one stack looks after; of those that EC2 does not name, the rest is named an hour later.
 _FLEET = 100_000
+
+# A stack that is given another tag's name, by mistake, must not take every certificate back.
+_FEW, _MOST_UNTAGGED = 10, 0.25
 
 _ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
 _AT_REST = frozenset({EnrolmentState.ENROLLED, EnrolmentState.FAILED})
@@ -52,11 +56,16 @@ class Reconciling:
         Raises DependencyFailed, Misconfigured (nothing is published yet); when EC2 does not answer
         the others are asked for all the same.
         """
-        asked = self._ask([Ask(each, Why.LOOK) for each in self._due()], 0)
+        asked, silent = self._ask(self._due(), Why.LOOK, 0), None
+        try:
+            asked += self._ask(self._missed(everything), Why.EVENT, asked)
+        except DependencyFailed as error:
+            silent = error
         outdated = self.enrolments.outdated(self.trust_version(), max(0, self.most - asked))
-        asked += self._ask([Ask(each, Why.EVENT) for each in outdated], asked)
-        missed = self._missed(everything)[: max(0, self.most - asked)]
-        return asked + self._ask([Ask(each, Why.EVENT) for each in missed], asked)
+        asked += self._ask(outdated, Why.EVENT, asked)
+        if silent is not None:
+            raise silent
+        return asked
 
     def _due(self) -> Sequence[str]:
         now = self.now()
@@ -81,14 +90,18 @@ class Reconciling:
             return {**self.instances.launched_since(now - LAUNCHES), **self.instances.ended()}, ()
         seen = self.instances.tagged()
         enrolled = self.enrolments.outdated("", _FLEET)  # than none: all of them
-        return seen, [id_ for id_ in enrolled if id_ not in seen]
+        unseen = [id_ for id_ in enrolled if id_ not in seen]
+        if len(unseen) > _FEW and len(unseen) > len(enrolled) * _MOST_UNTAGGED:
+            log.error("%d of %d have lost the tag: is it named right?", len(unseen), len(enrolled))
+            return seen, ()
+        return seen, unseen
 
-    def _ask(self, asks: Sequence[Ask], before: int) -> int:
-        """Ask for these, so that with those *before* they are spread evenly."""
+    def _ask(self, ids: Sequence[str], why: Why, before: int) -> int:
+        """Ask for these, so that with those *before* they are spread evenly; not for too many."""
         step = timedelta(seconds=RUN_SECONDS) / self.most
         spread = [
-            Ask(ask.instance_id, ask.why, step * place)
-            for place, ask in enumerate(asks, start=before)
+            Ask(id_, why, step * place)
+            for place, id_ in enumerate(ids[: max(0, self.most - before)], start=before)
         ]
         if spread:
             self.queue.ask(spread)

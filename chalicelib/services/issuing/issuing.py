@@ -25,7 +25,7 @@ from chalicelib.domain.ownership import owned
 from chalicelib.domain.pki import keys, leaves
 from chalicelib.errors import Conflict, DependencyFailed, Misconfigured
 from chalicelib.services.issuing.delivering import Delivering, revoked, unfinished
-from chalicelib.services.issuing.needs import Authorities, Issued, Records
+from chalicelib.services.issuing.needs import Authorities, InstanceCallers, Issued, Records
 from chalicelib.services.issuing.recording import (
     LeafKey,
     Order,
@@ -39,16 +39,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
-    """instance_facts: what EC2 says of an instance id.
-
-    publish_revoked: has a published list show these.
-    """
+    """publish_revoked: has a published list show these."""
 
     authorities: Authorities
     records: Records
     recording: Recording
     delivering: Delivering
-    instance_facts: Callable[[str], InstanceFacts | None]
+    instances: InstanceCallers
     publish_revoked: Callable[[Sequence[CertificateRecord]], int | None]
     limits: policy.Limits
     now: Callable[[], datetime]
@@ -60,7 +57,7 @@ class Issuing:
         Raises InvalidRequest, Forbidden, QuotaExceeded, Conflict, DependencyFailed.
         """
         grant = policy.grant(request, caller, self._facts(caller), self.limits)
-        return self._record(self._order(grant, request, caller))
+        return self._told(caller, self._record(self._order(grant, request, caller)))
 
     def issue_named(self, named: NamedRequest, caller: Caller) -> Issued:
         """As issue(), for a service, by an admin's word and outside the quota."""
@@ -116,6 +113,7 @@ class Issuing:
             Succession(old, request.revoke_old),
             lambda: Succession(self._renewable(serial, caller, now), request.revoke_old),
         )
+        self._told(caller, issued)
         return self._after_revoking(issued, old) if request.revoke_old else issued
 
     def bundle_again(self, serial: str, caller: Caller) -> Issued:
@@ -123,7 +121,12 @@ class Issuing:
         return self.delivering.later(owned(self.records.get(serial), caller), self.now())
 
     def _facts(self, caller: Caller) -> InstanceFacts | None:
-        return self.instance_facts(caller.instance_id) if caller.instance_id else None
+        return self.instances.facts(caller.instance_id) if caller.instance_id else None
+
+    def _told(self, caller: Caller, issued: Issued) -> Issued:
+        if caller.instance_id is not None:
+            self.instances.was_issued(caller.instance_id)
+        return issued
 
     def _order(self, grant: Grant, request: IssueRequest, caller: Caller) -> Order:
         return Order(

@@ -13,6 +13,7 @@ from chalicelib.domain.bundle import Bundle
 from chalicelib.domain.model import (
     BundleLink,
     CertificateRecord,
+    InstanceFacts,
     QuotaSlot,
     StoredRequest,
     Succession,
@@ -75,6 +76,16 @@ class Authorities(Protocol):
 
     def server_certificates(self) -> Sequence[x509.Certificate]:
         """Those clients trust the registry by."""
+
+
+class InstanceCallers(Protocol):
+    """What is known of callers that are EC2 instances."""
+
+    def facts(self, instance_id: str) -> InstanceFacts | None:
+        """What EC2 says of it. Raises Forbidden for one that may have no certificate."""
+
+    def was_issued(self, instance_id: str) -> None:
+        """It got a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
