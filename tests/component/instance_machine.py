@@ -15,6 +15,7 @@ from chalicelib.domain.enrolment.model import CommandOutcome, CommandStatus
 from tests.component.sandboxed_machine import COMMANDS, DASH, NEEDED, Machine, Shell
 
 INSTANCE, OTHER = "i-0123456789abcdef0", "i-00000000000000bad"
+ENGINES = ("docker", "containers", "containerd")
 NONCE = "0123456789abcdef" * 2
 REGISTRY = "registry.team.test:8443"
 
@@ -55,6 +56,19 @@ class Instance(Machine):
     @property
     def key(self) -> str:
         return self.key_file.read_text()
+
+    def engine_files(self, registry: str = "") -> list[Path]:
+        """Where engines look for a registry's pair, the certificate of each before the key."""
+        at = [self.etc / e / "certs.d" / (registry or self.registry) for e in ENGINES]
+        return [each / name for each in at for name in ("client.cert", "client.key")]
+
+    def give_engines(self, registry: str = "") -> list[Path]:
+        """The pair of another instance, as far as the names go."""
+        files = self.engine_files(registry)
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"another's {file.name}")
+        return files
 
     def public_key(self) -> bytes:
         return spki(self.private_key().public_key())

@@ -25,7 +25,7 @@ from tests.component.cloud_stand_in import (
     TOKEN,
     running_cloud,
 )
-from tests.component.instance_machine import EVERYTHING, INSTANCE, OTHER, Instance, spki
+from tests.component.instance_machine import ENGINES, EVERYTHING, INSTANCE, OTHER, Instance, spki
 from tests.component.real_host import (
     RealHost,
     layout_under,
@@ -38,8 +38,6 @@ from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
 from tests.component.throwaway_pki import Leaf, ThrowawayCa, crl_pem
 
 NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
-ENGINES = ("docker", "containers", "containerd")
-SAVED = "/usr/local/sbin/registry-trust-enrol"
 GIVEN = "/tmp/part-001"  # noqa: S108  # the machine's own
 LEAVE = {"REGISTRY_TRUST_DOCKER": "leave", "REGISTRY_TRUST_NOFILE": "leave"}
 
@@ -98,6 +96,16 @@ class Booting(Instance):
     shell: Shell = DASH
 
     @property
+    def name(self) -> str:
+        """Of what stays there: the registry's, as cron would have it."""
+        host, port = self.registry.split(":")
+        return f"registry-trust-enrol-{host.replace('.', '_')}__{port}"
+
+    @property
+    def saved(self) -> str:
+        return f"/usr/local/sbin/{self.name}"
+
+    @property
     def script(self) -> str:
         assert self.cloud
         return user_data(BootSettings(f"{self.cloud.url}{API_PATH}", REGION, self.cloud.registry))
@@ -110,7 +118,7 @@ class Booting(Instance):
 
     def renew(self, *options: str) -> subprocess.CompletedProcess[str]:
         """As its timer does."""
-        return self.start(SAVED, "--renew", *options)
+        return self.start(self.saved, "--renew", *options)
 
     def start(
         self, path: str, *options: str, user: int = 0, **variables: str
@@ -139,7 +147,7 @@ class Booting(Instance):
 
 @pytest.fixture
 def machine(tmp_path: Path, cloud: BootCloud) -> Booting:
-    made = Booting(tmp_path, cloud=cloud)
+    made = Booting(tmp_path, registry=cloud.registry, cloud=cloud)
     (made.etc / "cron.d").mkdir()
     made.records("sleep")
     return made
@@ -425,6 +433,72 @@ def test_the_keys_of_the_machine_that_the_image_was_made_of_are_removed(
     is_enrolled(machine, cloud)
 
 
+def test_on_a_copy_that_gets_no_certificate_nothing_of_the_other_s_is_left(
+    machine: Booting, cloud: BootCloud, shell: Shell
+) -> None:
+    machine.boot()
+    machine.key_file.rename(machine.directory / f"{OTHER}.key")
+    cloud.before = [problem(403, "instance_not_tagged")]
+
+    assert machine.renew().returncode == 1
+
+    assert [each for each in machine.engine_files() if each.exists()] == []
+    assert sorted(p.name for p in machine.directory.iterdir() if p.suffix == ".key") == [
+        f"{INSTANCE}.key"
+    ]
+    machine.renew()
+    is_enrolled(machine, cloud)
+
+
+def test_without_a_key_that_tells_of_a_copy_a_certificate_works_on_until_there_is_another(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    there = machine.give_engines()
+    cloud.before = [problem(403, "instance_not_tagged")] * 9
+    assert machine.boot().returncode == 1
+    assert all(each.exists() for each in there)
+    cloud.before = []
+    machine.renew()
+    is_enrolled(machine, cloud)
+
+
+@pytest.fixture
+def second(registry: Registry, tmp_path: Path) -> Iterator[BootCloud]:
+    """The cloud of another stage, whose registry has the same name and another port."""
+    local = layout_under(tmp_path / "second")
+    layout = replace(local, registry=f"{NAME}:{port_of(local)}")
+    host = RealHost(layout, tmp_path)
+    host.write_files()
+    made = BootCloud(
+        host.server_ca, client_ca=host.client_ca, registry=layout.registry, address="127.0.0.1"
+    )
+    with (
+        running_registry(layout, tmp_path / "images"),
+        running_nginx(layout),
+        running_cloud(made),
+    ):
+        yield made
+
+
+def test_two_registries_on_one_instance_leave_each_other_in_peace(
+    machine: Booting, cloud: BootCloud, second: BootCloud, shell: Shell
+) -> None:
+    machine.boot()
+    kept = snapshot(machine.directory) | snapshot(machine.etc / "cron.d" / machine.name)
+    machine.cloud, machine.registry = second, second.registry
+    assert machine.boot().returncode == 0
+    second_key = machine.key
+    machine.cloud, machine.registry = cloud, cloud.registry
+
+    assert snapshot(machine.directory) | snapshot(machine.etc / "cron.d" / machine.name) == kept
+    assert machine.key != second_key
+    assert len(list((machine.etc / "cron.d").iterdir())) == 2
+    for each in (cloud, second, cloud):
+        machine.cloud, machine.registry = each, each.registry
+        ran = machine.renew()
+        assert (ran.returncode, ran.stderr, len(each.issued)) == (0, "", 1)
+
+
 def test_no_secret_is_passed_to_a_command_or_shown(
     machine: Booting, cloud: BootCloud, shell: Shell
 ) -> None:
@@ -446,12 +520,14 @@ def test_no_secret_is_passed_to_a_command_or_shown(
 
 def test_it_stays_and_cron_renews_where_there_is_no_systemd(machine: Booting) -> None:
     machine.boot()
-    saved = machine.top / "sbin/registry-trust-enrol"
+    saved = machine.top / "sbin" / machine.name
     assert saved.read_text() == machine.script
     assert saved.stat().st_mode & 0o7777 == 0o755
-    entry = machine.etc / "cron.d/registry-trust-enrol"
+    entry = machine.etc / "cron.d" / machine.name
     assert entry.stat().st_mode & 0o7777 == 0o644
-    assert f"0 * * * * root /bin/sh {SAVED} --renew --jitter" in entry.read_text().splitlines()
+    assert (
+        f"0 * * * * root /bin/sh {machine.saved} --renew --jitter" in entry.read_text().splitlines()
+    )
     before = snapshot(entry) | snapshot(saved)
     machine.boot()
     assert snapshot(entry) | snapshot(saved) == before
@@ -472,12 +548,12 @@ def test_under_systemd_it_gets_a_timer(machine: Booting, shell: Shell) -> None:
 
     machine.boot()
 
-    timer = (machine.etc / "systemd/system/registry-trust-enrol.timer").read_text()
+    timer = (machine.etc / f"systemd/system/{machine.name}.timer").read_text()
     for line in ("OnCalendar=hourly", "RandomizedDelaySec=3600", "Persistent=true"):
         assert line in timer.splitlines()
-    service = (machine.etc / "systemd/system/registry-trust-enrol.service").read_text()
-    assert f"ExecStart=/bin/sh {SAVED} --renew" in service.splitlines()
-    enable = "enable --now registry-trust-enrol.timer"
+    service = (machine.etc / f"systemd/system/{machine.name}.service").read_text()
+    assert f"ExecStart=/bin/sh {machine.saved} --renew" in service.splitlines()
+    enable = f"enable --now {machine.name}.timer"
     assert machine.calls("systemctl") == ["daemon-reload", enable]
     assert list((machine.etc / "cron.d").iterdir()) == []
     machine.boot()
@@ -489,7 +565,7 @@ def test_systemd_reads_the_units(machine: Booting) -> None:
     (machine.top / "run/systemd/system").mkdir(parents=True)
     machine.records("systemctl")
     machine.boot()
-    units = sorted(map(str, (machine.etc / "systemd/system").glob("registry-trust-enrol.*")))
+    units = sorted(map(str, (machine.etc / "systemd/system").glob("registry-trust-enrol*")))
     subprocess.run(["systemd-analyze", "verify", "--man=no", *units], check=True)
 
 
@@ -507,10 +583,11 @@ def test_where_sbin_cannot_be_written_it_stays_with_its_key(machine: Booting) ->
     machine.sealed = True
     ran = machine.boot()
     assert (ran.returncode, ran.stderr) == (0, "")
-    saved = machine.directory / "registry-trust-enrol"
+    saved = machine.directory / machine.name
     assert saved.read_text() == machine.script
-    entry = (machine.etc / "cron.d/registry-trust-enrol").read_text()
-    assert "/bin/sh /etc/registry-trust/registry-trust-enrol --renew" in entry
+    entry = (machine.etc / "cron.d" / machine.name).read_text()
+    there = f"/etc/registry-trust/{machine.registry}/{machine.name}"
+    assert f"/bin/sh {there} --renew" in entry
 
 
 def test_from_a_pipe_it_enrols_but_cannot_stay(machine: Booting, cloud: BootCloud) -> None:
@@ -584,9 +661,9 @@ LIMIT = "1048576"
 
 def nofile_files(machine: Booting) -> dict[str, str]:
     names = [
-        "security/limits.d/registry-trust-enrol.conf",
-        "systemd/system/docker.service.d/registry-trust-enrol.conf",
-        "systemd/system/containerd.service.d/registry-trust-enrol.conf",
+        f"security/limits.d/{machine.name}.conf",
+        f"systemd/system/docker.service.d/{machine.name}.conf",
+        f"systemd/system/containerd.service.d/{machine.name}.conf",
     ]
     return {n: (machine.etc / n).read_text() for n in names if (machine.etc / n).exists()}
 
@@ -612,7 +689,7 @@ def test_a_limit_that_is_as_high_already_is_left(machine: Booting, limit: str) -
     (machine.top / "run/systemd/system").mkdir(parents=True)
     machine.records("systemctl", f"case $1 in show) echo LimitNOFILE={limit} ;; esac")
     assert machine.boot(REGISTRY_TRUST_NOFILE=LIMIT).returncode == 0
-    assert list(nofile_files(machine)) == ["security/limits.d/registry-trust-enrol.conf"]
+    assert list(nofile_files(machine)) == [f"security/limits.d/{machine.name}.conf"]
 
 
 def test_a_limit_that_is_to_be_left_is_left(machine: Booting) -> None:
@@ -620,9 +697,32 @@ def test_a_limit_that_is_to_be_left_is_left(machine: Booting) -> None:
     assert nofile_files(machine) == {}
 
 
-def test_a_limit_that_is_no_number_is_told_of(machine: Booting, cloud: BootCloud) -> None:
-    ran = machine.boot(REGISTRY_TRUST_NOFILE="many")
-    assert (ran.returncode, "REGISTRY_TRUST_NOFILE=many is no number" in ran.stderr) == (1, True)
+@pytest.mark.parametrize("more", ["more than the kernel allows", "more than numbers can say"])
+def test_a_limit_is_never_one_with_which_nobody_could_log_in(
+    machine: Booting, shell: Shell, more: str
+) -> None:
+    """pam_limits(8): what setrlimit refuses has the session refused, and root's is no exception."""
+    (machine.top / "run/systemd/system").mkdir(parents=True)
+    machine.records("systemctl", "case $1 in show) echo LimitNOFILE=1024 ;; esac")
+    allowed = Path("/proc/sys/fs/nr_open").read_text().strip()
+    asked = str(int(allowed) + 1) if more == "more than the kernel allows" else "9" * 40
+
+    assert machine.boot(REGISTRY_TRUST_NOFILE=asked).returncode == 0
+
+    limits, *drop_ins = nofile_files(machine).values()
+    assert limits == f"* - nofile {allowed}\nroot - nofile {allowed}\n"
+    assert drop_ins == [f"[Service]\nLimitNOFILE={allowed}\n"] * 2
+
+
+@pytest.mark.parametrize("limit", ["many", "0", "-1", "1e6"])
+def test_a_limit_that_is_no_number_is_told_of(
+    machine: Booting, cloud: BootCloud, limit: str
+) -> None:
+    ran = machine.boot(REGISTRY_TRUST_NOFILE=limit)
+    assert (ran.returncode, f"REGISTRY_TRUST_NOFILE={limit} is no number" in ran.stderr) == (
+        1,
+        True,
+    )
     assert nofile_files(machine) == {}
     is_enrolled(machine, cloud)
 
@@ -665,7 +765,7 @@ def test_a_newer_curl_will_do(machine: Booting, version: str) -> None:
 def test_a_wrong_call_is_told_so(machine: Booting) -> None:
     ran = machine.boot("--now")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "usage: registry-trust-enrol" in ran.stderr
+    assert f"usage: {machine.name} " in ran.stderr
 
 
 def test_not_run_by_root_it_says_so_and_does_nothing(machine: Booting) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from chalicelib.domain.bundle import Bundle
 from chalicelib.domain.instance_host import InstallReport, InstallResult, install_command, report_in
-from tests.component.instance_machine import INSTANCE, Instance, outcome
+from tests.component.instance_machine import ENGINES, INSTANCE, Instance, outcome
 from tests.component.real_host import (
     RealHost,
     free_port,
@@ -27,7 +27,6 @@ from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
 from tests.component.throwaway_pki import Leaf, ThrowawayCa, certificate_pem, key_pem
 
 NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
-ENGINES = ("docker", "containers", "containerd")
 WORKS = InstallReport(InstallResult.WORKS)
 
 
@@ -154,6 +153,27 @@ def test_a_new_certificate_takes_the_place_of_the_old(host: RealHost, machine: I
     tried(machine, old)
     assert tried(machine, new) == WORKS
     assert pairs(machine) == dict.fromkeys(ENGINES, pair(new.leaf))
+
+
+def test_of_two_registries_installed_at_once_both_keep_their_line_in_the_hosts_file(
+    host: RealHost, machine: Instance, shell: Shell
+) -> None:
+    """Each looks at the file before the other has written it, if nothing keeps it from that."""
+    names = ("one.team.test:1", "two.team.test:1")
+    for number, registry in enumerate(names):
+        setting = replace(admitted(host), registry=registry)
+        machine.registry = registry
+        give_key(machine, setting.leaf)
+        (machine.tmp / f"install{number}").write_text(setting.script)
+    move = shutil.which("mv")
+    machine.shim("mv", f'case $* in *hosts*) /bin/sleep 0.5 ;; esac; exec {move} "$@"')
+    both = "sh /tmp/install0 & sh /tmp/install1; wait"
+
+    ran = machine.run(both, shell=shell)
+
+    assert ran.stdout.count("registry-trust: unreachable") == 2
+    lines = sorted((machine.etc / "hosts").read_text().splitlines())
+    assert lines == [f"127.0.0.1 {n.removesuffix(':1')} # registry-trust" for n in names]
 
 
 # --- what keeps it from working -------------------------------------------------------------------

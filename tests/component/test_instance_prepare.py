@@ -151,6 +151,55 @@ def test_the_keys_that_a_machine_image_brought_are_removed(machine: Instance, sh
     assert_one_good_key(machine)
 
 
+def test_the_certificate_that_a_machine_image_brought_is_removed_from_every_engine(
+    machine: Instance, shell: Shell
+) -> None:
+    """This registry's alone; and of that the CAs stay."""
+    machine.make_directory()
+    (machine.directory / f"{OTHER}.key").write_text(GOOD)
+    brought, of_another = machine.give_engines(), machine.give_engines("registry.team.test")
+    (brought[0].parent / "ca.crt").write_text("CAs")
+
+    csr_of(machine.run(PREPARE, shell=shell))
+
+    assert [each for each in brought if each.exists()] == []
+    assert all(each.exists() for each in of_another)
+    assert (brought[0].parent / "ca.crt").exists()
+    assert_one_good_key(machine)
+
+
+@pytest.mark.parametrize("why", ["nothing says that this is a copy", "it has a key of its own"])
+@pytest.mark.parametrize("script", [PREPARE, AFRESH], ids=["a key", "a new key"])
+def test_another_certificate_that_engines_have_works_on_until_the_new_one_is_there(
+    machine: Instance, shell: Shell, why: str, script: str
+) -> None:
+    """One that an owner asked for by hand, or that was not replaced yet."""
+    machine.make_directory()
+    if why == "it has a key of its own":
+        (machine.directory / f"{OTHER}.key").write_text(GOOD)
+        machine.key_file.touch(mode=0o600)
+        machine.key_file.write_text(GOOD)
+    there = machine.give_engines()
+    before = [snapshot(each) for each in there]
+
+    csr_of(machine.run(script, shell=shell))
+
+    assert [snapshot(each) for each in there] == before
+
+
+def test_an_engine_whose_files_cannot_be_removed_keeps_both(machine: Instance) -> None:
+    machine.make_directory()
+    (machine.directory / f"{OTHER}.key").write_text(GOOD)
+    brought = machine.give_engines()
+    machine.read_only = ["docker"]
+
+    ran = machine.run(PREPARE)
+
+    assert [each for each in brought if each.exists()] == brought[:2]
+    key = f"/etc/docker/certs.d/{REGISTRY}/client.key"
+    assert (ran.returncode, ran.stderr) == (0, f"registry-trust: cannot remove {key}\n")
+
+
 def test_what_a_registry_host_keeps_beside_it_stays_as_it_is(machine: Instance) -> None:
     machine.directory.parent.mkdir(mode=0o750)
     (machine.directory.parent / "refresh.env").write_text("of a registry host")
@@ -268,6 +317,30 @@ def test_interrupted_it_leaves_nothing_behind(machine: Instance, shell: Shell, s
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "registry-trust: interrupted; please run it again\n"
     assert machine.leftovers() == []
+
+
+def test_when_the_power_fails_on_a_copy_no_engine_has_a_certificate_without_its_key(
+    machine: Instance,
+) -> None:
+    """And the next run removes what is left. It stops when all commands were reached."""
+    number, printed = 1, ""
+    while not printed:
+        shutil.rmtree(machine.directory, ignore_errors=True)
+        machine.make_directory()
+        (machine.directory / f"{OTHER}.csr").write_text("of a boot")
+        (machine.directory / f"{OTHER}.key").write_text(GOOD)
+        brought = machine.give_engines()
+        machine.dies_at(number)
+        printed = machine.run(PREPARE, shell=DASH).stdout
+        machine.lives()
+
+        for certificate, key in zip(brought[::2], brought[1::2], strict=True):
+            assert key.exists() or not certificate.exists()
+        csr_of(machine.run(PREPARE))
+        assert [each for each in brought if each.exists()] == []
+        assert_one_good_key(machine)
+        number += 1
+    assert number > 16
 
 
 @pytest.mark.parametrize("script", [PREPARE, AFRESH], ids=["a key", "a new key"])

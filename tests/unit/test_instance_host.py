@@ -116,9 +116,21 @@ def test_the_boot_script_fits_into_user_data() -> None:
 def test_the_boot_script_keeps_its_head_and_is_what_it_was_without_comments() -> None:
     text = TEXTS["user data"]
     assert text.startswith("#!/bin/sh\n# registry-trust: EC2 user data ")
-    assert "# Usage: registry-trust-enrol" in text
+    assert "# Usage: registry-trust-enrol-NAME " in text
     assert "# Exit: 0 " in text
     assert not re.search(r"^ *# ", text.partition("\nset -eu\n")[2], flags=re.MULTILINE)
+
+
+def test_what_stays_on_an_instance_is_named_after_the_registry_as_cron_and_systemd_allow() -> None:
+    registries = [
+        "a.b-c", "a-b.c", "a-b-c", "a.b.c", "a.b", "a.b:443", "a.b-443", "a.b.443", "a.b443",
+        "a.b-c:8443", "A.b", "10.1.2.3:443",
+    ]  # fmt: skip
+    names = []
+    for registry in registries:
+        text = user_data(replace(SETTINGS, registry=registry))
+        names += re.findall(r"^name='(registry-trust-enrol-[A-Za-z0-9_-]+)'$", text, re.MULTILINE)
+    assert len(set(names)) == len(registries)
 
 
 @pytest.mark.parametrize("bad", ["", "i-1", "i-0123456789ABCDEF0", f"{INSTANCE}\n", "i-$(reboot)0"])

@@ -31,16 +31,26 @@ def user_data(settings: BootSettings) -> str:
 
     Raises Misconfigured for a setting that could mean anything but itself in the script.
     """
+    registry = checked("registry", settings.registry, rf"{HOST}(:{PORT})?")
     values = {
         "API_URL": checked("api_url", settings.api_url, rf"{URL}(/[A-Za-z0-9._~-]+)*"),
         "REGION": checked("region", settings.region, REGION),
-        "REGISTRY": checked("registry", settings.registry, rf"{HOST}(:{PORT})?"),
+        "REGISTRY": registry,
+        "NAME": _file_name(registry),
         "METADATA": checked("metadata_endpoint", settings.metadata_endpoint, URL),
         "COMMON_FUNCTIONS": shared("common.sh"),
         "KEY_FUNCTIONS": shared("key.sh"),
         "TRY_FUNCTIONS": shared("try.sh"),
     }
     return _without_comments(fill(read("instance/user-data.sh"), values))
+
+
+def _file_name(registry: str) -> str:
+    """*registry* in the letters that systemd and cron take in names; no other has the same.
+
+    Debian's cron reads no file in cron.d whose name has a dot or a colon (cron(8)).
+    """
+    return registry.replace(":", "__").replace(".", "_")  # no host has _ or ends in a dot
 
 
 def _without_comments(script: str) -> str:

@@ -45,10 +45,9 @@ main() {
   esac
 }
 
-# What the installer lays aside holds the key, so it does it where the next run of ours looks.
 install() {
   write_installer >"$work/install.sh"
-  TMPDIR=$work sh "$work/install.sh" --key "$key" --containerd 2>"$work/said" && return 0
+  run_installer 2>"$work/said" && return 0
   cat "$work/said" >&2
   said=$(sed -n 's/^registry-trust: //p' "$work/said" | head -n 1)
   report not_installed "${said:-the installer failed}"

@@ -1,7 +1,18 @@
-# A machine image takes the files of the instance it was made of to others, whose key is none of theirs.
+# forget_others: what a machine image took along of the instance that it was made of. Its key is none of
+# ours; and its certificate, while we have no key yet, would have our engines go on as that instance.
 forget_others() {
   for other in "$directory"/i-*; do
-    case ${other##*/} in "$instance".*) ;; *) rm -rf "$other" || complain "cannot remove $other" ;; esac
+    case ${other##*/} in "$instance".* | 'i-*') continue ;; esac
+    [ -e "$key" ] || forget_pairs
+    rm -rf "$other" || complain "cannot remove $other"
+  done
+}
+
+# The certificate first: no engine may have one without its key.
+forget_pairs() {
+  for engine in docker containers containerd; do
+    pair=/etc/$engine/certs.d/$registry/client
+    { rm -f "$pair.cert" && rm -f "$pair.key"; } 2>/dev/null || complain "cannot remove $pair.key"
   done
 }
 

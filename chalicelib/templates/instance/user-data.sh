@@ -1,7 +1,7 @@
 #!/bin/sh
 # registry-trust: EC2 user data for instances without an SSM agent. Makes this instance a key, has it
 # certified by the power of the instance's role, sets up its container engines, and renews in time.
-# Usage: registry-trust-enrol [--renew [--jitter]]    (--renew: the certificate alone; quiet if it is good)
+# Usage: registry-trust-enrol-NAME [--renew [--jitter]]  (--renew: the certificate alone; quiet if it is good)
 # Environment, or write other values here:
 # shellcheck disable=SC2317,SC2329 # `patiently` and `trap` call functions by name
 : "${REGISTRY_TRUST_DOCKER:=install}"  # install: Docker, where there is no container engine; leave
@@ -19,7 +19,7 @@ region='@REGION@'
 registry='@REGISTRY@'
 directory=/etc/registry-trust/$registry
 certs=/etc/docker/certs.d/$registry
-name='registry-trust-enrol'
+name='registry-trust-enrol-@NAME@'
 
 @COMMON_FUNCTIONS@
 
@@ -148,7 +148,10 @@ WantedBy=timers.target" || return 1
 # Engines that run already take it up when they are started again, which is left to their owner.
 raise_nofile() {
   limit=$REGISTRY_TRUST_NOFILE any=no
-  case $limit in '' | *[!0-9]*) complain "REGISTRY_TRUST_NOFILE=$limit is no number" && return 1 ;; esac
+  case $limit in '' | 0* | *[!0-9]*) complain "REGISTRY_TRUST_NOFILE=$limit is no number" && return 1 ;; esac
+  # Logins, root's too, fail where pam_limits is told of more than the kernel allows.
+  most=$(cat /proc/sys/fs/nr_open) || return 1
+  [ "$limit" -le "$most" ] 2>/dev/null || limit=$most
   put "/etc/security/limits.d/$name.conf" 0644 "* - nofile $limit
 root - nofile $limit" || return 1
   [ -d /run/systemd/system ] || return 0
@@ -288,7 +291,7 @@ enrol() {
   provide_key no
   patiently ask || fail "$trouble"
   [ -z "$trouble" ] || fail "$trouble"
-  TMPDIR=$work sh "$work/install.sh" --key "$key" --containerd >"$work/said" 2>&1 \
+  run_installer >"$work/said" 2>&1 \
     || fail "the installer failed: $(one_line "$(sed -n 's/^registry-trust: //p' "$work/said")")"
   rm -f "$request"
   try_registry
