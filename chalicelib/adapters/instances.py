@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.model import Access, InstanceFacts, InstanceState
+from chalicelib.domain.model import ENDED, Access, InstanceFacts, InstanceState
 from chalicelib.errors import DependencyFailed
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _MOST_HOURS = 200
 _ROLES_KEPT = timedelta(minutes=5)
 
 _STARTING = (InstanceState.PENDING, InstanceState.RUNNING)
-_ENDED = (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
 
 
 class _Page(TypedDict, total=False):
@@ -94,7 +93,7 @@ class Instances:
 
         As glance() tells of them. Raises DependencyFailed.
         """
-        return self._tagged(_ENDED, [])
+        return self._tagged(ENDED, [])
 
     def tagged(self) -> Mapping[str, InstanceFacts]:
         """Of all that carry the tag, with whatever value, and those that ended, as ended().
@@ -104,7 +103,7 @@ class Instances:
         return self._tagged(tuple(InstanceState), [])
 
     def _tagged(
-        self, states: Sequence[InstanceState], more: list[FilterTypeDef]
+        self, states: Collection[InstanceState], more: list[FilterTypeDef]
     ) -> dict[str, InstanceFacts]:
         filters: list[FilterTypeDef] = [
             {"Name": "tag-key", "Values": [self._tag_key]},

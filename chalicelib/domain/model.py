@@ -255,6 +255,10 @@ class InstanceState(StrEnum):
     TERMINATED = "terminated"
 
 
+# From these it does not come back.
+ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
     """What EC2 says of an instance.
@@ -275,6 +279,11 @@ class InstanceFacts:
     def running(self) -> bool:
         """Whether it runs now."""
         return self.state is InstanceState.RUNNING
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.state in ENDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -500,6 +500,23 @@ class TestAskingByItself:
         assert only(plane, id_)
         assert plane.ask_by_itself(id_)
 
+    def test_without_an_agent_too(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=None)
+        plane.run(12 * timedelta(seconds=1))
+        serial = plane.ask_by_itself(id_).serial
+        plane.run(MINUTE)
+        admin = caller_of(plane.ec2[id_])
+        plane.world.revoking.revoke_any(serial, RevocationReason.KEY_COMPROMISE, admin)
+        plane.run(DAY + HOUR)
+        known = plane.enrolments.kept[id_]
+        assert (known.state, known.code) == (EnrolmentState.FAILED, "certificate_revoked")
+        plane.asking.enrol(id_)
+        plane.run(MINUTE)
+        assert plane.ask_by_itself(id_)
+        plane.run(MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+
     def test_a_full_quota_is_in_nobodys_way(self) -> None:
         plane, id_ = enrolled()
         for _ in range(19):

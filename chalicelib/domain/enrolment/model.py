@@ -89,6 +89,16 @@ class Enrolment:
     code: str = ""
     version: int = 0
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a command of ours may be under way on it."""
+        return self.state in (EnrolmentState.PREPARING, EnrolmentState.INSTALLING)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is done about it until something changes, or it is time to."""
+        return self.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED)
+
 
 class CommandStatus(StrEnum):
     """What became of a command on an instance; lost: it will never have an answer."""

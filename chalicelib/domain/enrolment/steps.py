@@ -24,10 +24,6 @@ from chalicelib.domain.enrolment.model import (
 )
 from chalicelib.domain.model import InstanceFacts, InstanceState
 
-ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
-_AT_REST = frozenset({EnrolmentState.ENROLLED, EnrolmentState.FAILED})
-_AT_WORK = frozenset({EnrolmentState.PREPARING, EnrolmentState.INSTALLING})
-
 
 def is_stale(known: Enrolment | None, why: Why, now: datetime) -> bool:
     """Whether this is the reminder of an earlier look, which something else came before.
@@ -42,7 +38,7 @@ def is_stale(known: Enrolment | None, why: Why, now: datetime) -> bool:
 def next_step(known: Enrolment | None, sight: Sight) -> Step | None:
     """What is to be done now; None: nothing, and there is nothing to record either."""
     instance = sight.instance
-    if instance is None or instance.state in ENDED:
+    if instance is None or instance.ended:
         return _ended(known, sight)
     if instance.access is None:
         return _retired(known, sight, "untagged", "it carries no tag with an access any more")
@@ -50,7 +46,7 @@ def next_step(known: Enrolment | None, sight: Sight) -> Step | None:
         known = _newcomer(known, sight)
     if instance.state is InstanceState.PENDING:
         return wait(known, sight) if known.state is EnrolmentState.LAUNCHED else None
-    if instance.state is not InstanceState.RUNNING:
+    if not instance.running:
         return _stopped(known, sight)
     return _running(known, instance, sight)
 
@@ -108,7 +104,7 @@ def _stopped(known: Enrolment, sight: Sight) -> Step | None:
     """
     access = None if sight.instance is None else sight.instance.access
     check = sight.now + timing.CHECK
-    if known.state not in _AT_REST:
+    if not known.at_rest:
         known = replace(into(known, EnrolmentState.LAUNCHED, sight.now), command=None)
     elif not _is_due_at_rest(known, sight):
         return None
@@ -134,7 +130,7 @@ def _running(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | 
         return _enrolled(known, instance, sight)
     if known.state is EnrolmentState.FAILED:
         return _failed(known, instance, sight)
-    if known.state in _AT_WORK and known.command is not None:
+    if known.at_work and known.command is not None:
         return _commanded(known, known.command, sight)
     return Step(Task.FIND_AGENT, known)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chalicelib.domain.enrolment.model import Ask, Enrolment, EnrolmentState, Why
+from chalicelib.domain.enrolment.model import Ask, Enrolment, Why
 from chalicelib.domain.model import InstanceState
 from chalicelib.errors import Conflict, NotFound
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
 
-_ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
 _ALIVE = frozenset({InstanceState.PENDING, InstanceState.RUNNING})
-_AT_WORK = frozenset({EnrolmentState.PREPARING, EnrolmentState.INSTALLING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Asking:
         """It started, or it ends. For one without the tag that is one call and the end of it."""
         instance = self.instances.glance(instance_id)
         concerns_us = instance is not None and instance.access is not None
-        if instance is None or instance.state in _ENDED:
+        if instance is None or instance.ended:
             concerns_us = concerns_us or self.enrolments.get(instance_id) is not None
         if concerns_us:
             self.queue.ask([Ask(instance_id, Why.EVENT)])
@@ -38,7 +36,7 @@ class Asking:
     def command_ended(self, instance_id: str) -> None:
         """Some command on it ended. Whether it was ours, and which, the record alone knows."""
         known = self.enrolments.get(instance_id)
-        if known is not None and known.state in _AT_WORK:
+        if known is not None and known.at_work:
             self.queue.ask([Ask(instance_id, Why.EVENT)])
 
     def enrol(self, instance_id: str) -> Enrolment | None:

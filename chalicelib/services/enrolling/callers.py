@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from chalicelib.domain.enrolment.model import Ask, Why
 from chalicelib.domain.model import InstanceFacts
 from chalicelib.errors import DependencyFailed, Forbidden
-from chalicelib.services.enrolling.holdings import readable_record
+from chalicelib.services.enrolling.holdings import readable_record, taken_back_by_hand
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue, Records
-from chalicelib.services.enrolling.plane import PLANE
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class InstanceCallers:
         """
         known = self.enrolments.get(instance_id)
         record = readable_record(self.records, None if known is None else known.serial)
-        if record is not None and record.revoked_at is not None and record.revoked_by != PLANE:
+        if taken_back_by_hand(record):
             raise Forbidden(
                 "instance_barred",
                 "the certificate of this instance was taken back; an admin can have it enrolled "

@@ -36,9 +36,8 @@ from chalicelib.errors import (
     Misconfigured,
     QuotaExceeded,
 )
-from chalicelib.services.enrolling.holdings import readable_record
+from chalicelib.services.enrolling.holdings import readable_record, taken_back_by_hand
 from chalicelib.services.enrolling.needs import Commands, Enrolments, Holder, Issuer, Records
-from chalicelib.services.enrolling.plane import PLANE
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +91,9 @@ class Commanding:
             return again(known, sight, "no_instance_profile", "it has no instance profile")
         if known.instance_id in self.commands.online([known.instance_id]):
             return self.work(changes.agent_found(known, sight), instance, sight)
+        record = readable_record(self.records, known.serial)
+        if record is not None and taken_back_by_hand(record):
+            return _taken_back(known, record, sight)
         asked = changes.may_have_asked(known, sight.why)
         own = self.holdings.own(known, instance) if asked else ()
         return changes.agent_missing(known, own, sight)
@@ -159,9 +161,8 @@ class Commanding:
         record = readable_record(self.records, known.serial)
         if record is None:
             return self._prepare(known, sight)
-        if record.revoked_at is not None and record.revoked_by != PLANE:
-            reason = f"{record.revoked_by} revoked its certificate; enrol it to undo that"
-            return failed(known, sight, REVOKED_BY_HAND, reason)
+        if taken_back_by_hand(record):
+            return _taken_back(known, record, sight)
         if record.revoked_at is not None or record.owner != instance.session_arn:
             return self._prepare(replace(known, new_key=True), sight)
         trust = self.trust()
@@ -203,3 +204,8 @@ class Commanding:
         """What it holds beside the certificate that it has, or is being given."""
         own = self.holdings.own(known, instance)
         return [each for each in own if each.serial != known.serial]
+
+
+def _taken_back(known: Enrolment, record: CertificateRecord, sight: Sight) -> Step:
+    reason = f"{record.revoked_by} revoked its certificate; enrol it to undo that"
+    return failed(known, sight, REVOKED_BY_HAND, reason)

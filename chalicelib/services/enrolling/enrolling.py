@@ -18,7 +18,7 @@ from chalicelib.domain.enrolment.model import (
     Task,
     Why,
 )
-from chalicelib.domain.enrolment.steps import ENDED, is_stale, next_step
+from chalicelib.domain.enrolment.steps import is_stale, next_step
 from chalicelib.domain.model import CertificateRecord, InstanceFacts, RevocationReason
 from chalicelib.errors import AppError, Contended, DependencyFailed, Misconfigured
 from chalicelib.services.enrolling.commanding import Commanding
@@ -136,7 +136,7 @@ class Enrolling:
     def _sight(self, ask: Ask, known: Enrolment | None, instance: InstanceFacts | None) -> Sight:
         """Only an enrolled one can hold a trust that is old; and nothing that ends waits for it."""
         enrolled = known is not None and known.state is EnrolmentState.ENROLLED
-        ending = instance is None or instance.access is None or instance.state in ENDED
+        ending = instance is None or instance.access is None or instance.ended
         version = self.commanding.trust().version if enrolled and not ending else ""
         return Sight(ask.instance_id, instance, version, ask.why, self.now(), self.chance())
 

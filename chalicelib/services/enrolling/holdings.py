@@ -19,6 +19,7 @@ from chalicelib.domain.model import (
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import Misconfigured
 from chalicelib.services.enrolling.needs import Records
+from chalicelib.services.enrolling.plane import PLANE
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,11 @@ def readable_record(records: Records, serial: str | None) -> CertificateRecord |
     except Misconfigured as error:
         log.error("%s", error)
         return None
+
+
+def taken_back_by_hand(record: CertificateRecord | None) -> bool:
+    """Whether somebody revoked it, rather than the plane as things went."""
+    return record is not None and record.revoked_at is not None and record.revoked_by != PLANE
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from chalicelib.domain.enrolment.changes import REVOKED_BY_HAND
 from chalicelib.domain.enrolment.model import Ask, Enrolment, EnrolmentState, Why
-from chalicelib.domain.model import InstanceFacts, InstanceState
+from chalicelib.domain.model import InstanceFacts
 from chalicelib.errors import DependencyFailed
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue
 
@@ -33,8 +33,6 @@ _FLEET = 100_000
 # A stack that is given another tag's name, by mistake, must not take every certificate back.
 _FEW, _MOST_UNTAGGED = 10, 0.25
 
-_ENDED = frozenset({InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED})
-_AT_REST = frozenset({EnrolmentState.ENROLLED, EnrolmentState.FAILED})
 _NOT_BEGUN = frozenset({EnrolmentState.LAUNCHED, EnrolmentState.GONE})
 
 
@@ -115,12 +113,12 @@ def _fits(known: Enrolment | None, facts: InstanceFacts, now: datetime) -> bool:
     gone = known is not None and known.state is EnrolmentState.GONE
     if facts.access is None:
         return known is None or gone
-    if facts.state in _ENDED:
+    if facts.ended:
         return gone
-    if facts.state is not InstanceState.RUNNING or facts.launched_at > now - EVENTS_TAKE:
+    if not facts.running or facts.launched_at > now - EVENTS_TAKE:
         return True
     if known is None or known.state in _NOT_BEGUN:
         return False
-    if known.state in _AT_REST and known.code != REVOKED_BY_HAND:
+    if known.at_rest and known.code != REVOKED_BY_HAND:
         return known.launched_at == facts.launched_at and known.access is facts.access
     return True
