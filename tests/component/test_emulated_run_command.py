@@ -100,7 +100,8 @@ def test_a_command_runs_as_root_in_the_machine_of_its_instance(
     done = run(aws, instance, "id -u; hostname; echo oops >&2; umask; exit 3")
 
     assert done["StandardOutputContent"] == f"0\n{instance}\n0022\n"
-    assert done["StandardErrorContent"] == "oops\n"
+    agents = "failed to run commands: exit status 3"
+    assert done["StandardErrorContent"] == f"oops\n{agents}"
     assert (done["Status"], done["StatusDetails"], done["ResponseCode"]) == ("Failed", "Failed", 3)
     assert run(aws, instance, "true")["Status"] == "Success"
 

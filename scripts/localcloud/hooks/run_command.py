@@ -77,6 +77,12 @@ def instance_ids(request: dict[str, Any]) -> frozenset[str] | None:
     return frozenset.intersection(*(frozenset(values or []) for values in named))
 
 
+def _agents(code: int | None) -> str:
+    """What the SSM agent adds to the errors of a script that failed (amazon-ssm-agent,
+    agent/plugins/runscript)."""
+    return f"failed to run commands: exit status {code}" if code else ""
+
+
 def _is_ids(each: dict[str, Any], key: str) -> bool:
     return each.get(key) == "InstanceIds"
 
@@ -112,7 +118,7 @@ class RunCommand:
             self._close(record, invocation, ("TimedOut", "Delivery Timed Out"), NOT_RUN)
             return
         invocation["StandardOutputContent"] = ran.out[: self._most_out]
-        invocation["StandardErrorContent"] = ran.err[: self._most_err]
+        invocation["StandardErrorContent"] = f"{ran.err}{_agents(ran.code)}"[: self._most_err]
         invocation["ExecutionElapsedTime"] = f"PT{time.monotonic() - started:.3f}S"
         invocation["ExecutionEndDateTime"] = self._now()
         if ran.code is None:
