@@ -68,6 +68,7 @@ class Services:
             revocations=self._adapters.revocations,
             withdraw=self._delivering.withdraw,
             publish_revoked=lambda records: self.trust.show_revoked(records),
+            told=self._instance_callers.was_revoked,
             now=now,
         )
 

@@ -81,7 +81,7 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class Revoking:
-    """withdraw: has a stored private key gone, if it can.
+    """withdraw: has a stored private key gone, if it can. told: of what an admin revoked.
 
     publish_revoked: has a published list show these, and returns its number, if it is to.
     """
@@ -90,6 +90,7 @@ class Revoking:
     revocations: Revocations
     withdraw: Callable[[CertificateRecord], None]
     publish_revoked: Callable[[Sequence[CertificateRecord]], int | None]
+    told: Callable[[CertificateRecord], None]
     now: Callable[[], datetime]
 
     def revoke(self, serial: str, reason: RevocationReason, caller: Caller) -> Revoked:
@@ -105,7 +106,9 @@ class Revoking:
         """As revoke(), whose it may be, and with the line that it stands in; for admins."""
         record = existing(self.records.get(serial))
         whole_line = reason is not RevocationReason.SUPERSEDED
-        return self._revoke(record, _Order(reason, caller.arn, whole_line))
+        revoked = self._revoke(record, _Order(reason, caller.arn, whole_line))
+        self.told(revoked.record)
+        return revoked
 
     def take_back(
         self, records: Sequence[CertificateRecord], reason: RevocationReason, by: str

@@ -60,7 +60,8 @@ def test_a_message_names_the_instance_and_why(queue: EnrolmentQueue, sqs: Any, u
     queue.ask([Ask("i-0123456789abcdef0", why) for why in Why])
     bodies = sorted(received(sqs, url), key=lambda body: body["why"])
     assert bodies == [
-        {"instance_id": "i-0123456789abcdef0", "why": why} for why in ("admin", "event", "look")
+        {"instance_id": "i-0123456789abcdef0", "why": why}
+        for why in ("admin", "certificates", "event", "look")
     ]
 
 

@@ -158,7 +158,8 @@ class Plane:
         self._nonces = 0
         self.at(self.every, self._reconcile)
         self._hook_crashes()
-        self.world.callers = InstanceCallers(self.enrolments, self, self.world.records, self)
+        callers = InstanceCallers(self.enrolments, self, self.world.records, self)
+        self.world.callers, self.world.told = callers, callers.was_revoked
 
     # the services
 

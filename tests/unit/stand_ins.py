@@ -385,6 +385,7 @@ class World:
         self.instances: dict[str, InstanceFacts] = {}
         self.asked_by_themselves: list[str] = []
         self.callers: InstanceCallers = self
+        self.told: Callable[[CertificateRecord], None] = lambda record: None
         self.limits = Limits(90, 365, 730, 3, ("*",))
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
@@ -431,6 +432,7 @@ class World:
             revocations=self.records,
             withdraw=self.delivering.withdraw,
             publish_revoked=lambda records: self.trust.show_revoked(records),
+            told=self.told,
             now=lambda: self.time,
         )
 

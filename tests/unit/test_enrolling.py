@@ -508,7 +508,7 @@ class TestAskingByItself:
         plane.run(MINUTE)
         admin = caller_of(plane.ec2[id_])
         plane.world.revoking.revoke_any(serial, RevocationReason.KEY_COMPROMISE, admin)
-        plane.run(DAY + HOUR)
+        plane.run(timedelta(seconds=1))
         known = plane.enrolments.kept[id_]
         assert (known.state, known.code) == (EnrolmentState.FAILED, "certificate_revoked")
         plane.asking.enrol(id_)
@@ -773,6 +773,38 @@ class TestOwnPath:
         assert len(plane.active(id_)) == 2
         plane.run(DAY)
         assert [record.serial for record in plane.active(id_)] == [newest.serial]
+
+    def test_more_access_waits_until_it_asks_and_takes_nothing_away(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=None)
+        plane.run(12 * timedelta(seconds=1))
+        plane.ask_by_itself(id_)
+        plane.run(MINUTE)
+        plane.tag(id_, Access.PUSH)
+        plane.run(3 * HOUR)
+        assert plane.active(id_)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
+        newest = plane.ask_by_itself(id_)
+        plane.run(3 * HOUR)
+        assert [each.serial for each in plane.active(id_)] == [newest.serial]
+        assert newest.access is Access.PUSH
+
+    def test_it_has_the_time_to_ask_again_before_it_has_failed(self) -> None:
+        plane = Plane()
+        id_ = plane.launch(agent=None, access=Access.PUSH)
+        plane.run(12 * timedelta(seconds=1))
+        plane.ask_by_itself(id_)
+        plane.run(MINUTE)
+        plane.tag(id_, Access.PULL)
+        plane.run(2 * HOUR)
+        known = plane.enrolments.kept[id_]
+        assert (known.state, known.code) == (EnrolmentState.WAITING_FOR_AGENT, "not_asked_yet")
+        assert known.failures == 0
+        plane.run(HOUR)
+        assert plane.enrolments.kept[id_].failures == 1
+        plane.ask_by_itself(id_)
+        plane.run(MINUTE)
+        assert plane.state(id_) is EnrolmentState.ENROLLED
 
     def test_access_that_its_tag_no_longer_gives_is_taken(self) -> None:
         plane = Plane()

@@ -19,7 +19,7 @@ from chalicelib.domain.enrolment.model import (
     Task,
     Why,
 )
-from chalicelib.domain.model import CertificateRecord, InstanceFacts
+from chalicelib.domain.model import Access, CertificateRecord, InstanceFacts
 from chalicelib.domain.policy import renewal_due
 
 # Of the certificates that instances are given; whoever asks by itself may choose another.
@@ -32,6 +32,11 @@ _NO_AGENT = "no_agent"
 _NO_AGENT_REASON = (
     "its SSM agent is not online: is the agent installed, does the instance profile allow it "
     "(AmazonSSMManagedInstanceCore), does it reach the Systems Manager endpoints?"
+)
+
+_NOT_ASKED = "not_asked_yet"
+_NOT_ASKED_REASON = (
+    "it has no certificate with the access of its tag; it asks for one within two hours"
 )
 
 # Looks without an agent, after which the instance may have asked by itself.
@@ -107,7 +112,7 @@ def agent_found(known: Enrolment, sight: Sight) -> Step:
 
 def may_have_asked(known: Enrolment, why: Why) -> bool:
     """Whether to look for certificates that an instance without an agent got by itself."""
-    by_itself = known.path is EnrolmentPath.BOOT or why is Why.ISSUED
+    by_itself = known.path is EnrolmentPath.BOOT or why is Why.CERTIFICATES
     return by_itself or known.tries >= _LOOKS_BEFORE_OWN
 
 
@@ -120,19 +125,31 @@ def agent_missing(known: Enrolment, own: Sequence[CertificateRecord], sight: Sig
         return _by_itself(known, own, sight)
     if known.state is EnrolmentState.ENROLLED:
         known = attempt(known, sight.now)
-    return again(known, sight, _NO_AGENT, _NO_AGENT_REASON)
+    return _not_asked_yet(known, sight)
+
+
+def _not_asked_yet(known: Enrolment, sight: Sight) -> Step:
+    """One that asks by itself may take its time: it looks at its certificate once an hour."""
+    if known.path is not EnrolmentPath.BOOT:
+        return again(known, sight, _NO_AGENT, _NO_AGENT_REASON)
+    if sight.now >= known.began_at + timing.OWN_ATTEMPT:
+        return failed(known, sight, _NOT_ASKED, _NOT_ASKED_REASON)
+    waiting = into(known, EnrolmentState.WAITING_FOR_AGENT, sight.now)
+    said = replace(waiting, serial=None, code=_NOT_ASKED, reason=_NOT_ASKED_REASON)
+    return Step(Task.KEEP, replace(said, look_at=sight.now + timing.OWN_GRACE / 2))
 
 
 def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight) -> Step:
     """It holds the newest that it asked for. Others go once it had the time to install that; and
-    those whose access is not what the tag says go at once: it notices, and asks again."""
+    those that give more than the tag does go at once: it notices, and asks again. One that gives
+    less is better than none until it does."""
     wanted = None if sight.instance is None else sight.instance.access
-    wrong = [each for each in own if each.access is not wanted]
-    right = [each for each in own if each.access is wanted]
+    wrong = [each for each in own if each.access is Access.PUSH is not wanted]
+    right = [each for each in own if each not in wrong]
     asked = [each for each in right if _was_asked_for(each)]
     if not asked:
-        fresh = attempt(replace(known, path=None), sight.now)
-        return replace(again(fresh, sight, _NO_AGENT, _NO_AGENT_REASON), withdraw=tuple(wrong))
+        fresh = attempt(replace(known, path=EnrolmentPath.BOOT), sight.now)
+        return replace(_not_asked_yet(fresh, sight), withdraw=tuple(wrong))
     newest = max(asked, key=lambda each: each.issued_at)
     older = [each for each in right if each.serial != newest.serial]
     settled = sight.now >= newest.issued_at + timing.OWN_GRACE
@@ -140,6 +157,7 @@ def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight)
     enrolled = replace(
         _calm(into(with_certificate(known, newest), EnrolmentState.ENROLLED, sight.now)),
         path=EnrolmentPath.BOOT,
+        access=wanted,
         enrolled_at=newest.issued_at,
         launched_at=None if sight.instance is None else sight.instance.launched_at,
         look_at=sight.now + (timing.OWN_GRACE if older and not settled else check),

@@ -122,13 +122,13 @@ class Why(StrEnum):
     """Why an advance is asked for.
 
     event: something happened to the instance or to a command. look: it is time to.
-    issued: it was issued a certificate that it had asked for by itself. admin: an admin wants it
-    enrolled afresh.
+    certificates: it was issued one that it had asked for by itself, or an admin revoked one.
+    admin: an admin wants it enrolled afresh.
     """
 
     EVENT = "event"
     LOOK = "look"
-    ISSUED = "issued"
+    CERTIFICATES = "certificates"
     ADMIN = "admin"
 
 

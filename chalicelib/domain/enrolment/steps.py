@@ -91,6 +91,7 @@ def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
         since=sight.now,
         began_at=sight.now,
         owners=() if known is None else known.owners,
+        new_key=known is not None,  # which went with its certificates
         version=0 if known is None else known.version,
     )
 
@@ -149,15 +150,13 @@ def _is_due(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
         return True
     if known.access is not instance.access or known.launched_at != instance.launched_at:
         return True
-    if instance.session_arn not in (None, *known.owners):
+    if instance.session_arn not in (None, *known.owners) or sight.why is Why.CERTIFICATES:
         return True
-    if known.path is EnrolmentPath.BOOT:
-        return sight.why is Why.ISSUED
-    return known.trust_version != sight.trust_version
+    return known.path is EnrolmentPath.AGENT and known.trust_version != sight.trust_version
 
 
 def _failed(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
-    due = known.look_at is None or sight.now >= known.look_at
+    due = known.look_at is None or sight.now >= known.look_at or sight.why is Why.CERTIFICATES
     if known.code == REVOKED_BY_HAND:
         check = replace(known, look_at=sight.now + timing.CHECK)
         return Step(Task.KEEP, check, taking=Taking.OWN) if due else None

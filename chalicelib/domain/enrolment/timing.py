@@ -32,6 +32,9 @@ CREDENTIALS = timedelta(hours=6)
 # An instance that asks by itself may be about to install what it was given.
 OWN_GRACE = timedelta(hours=1)
 
+# How long it may take to ask again: an hour's timer, as much by chance, and its tries.
+OWN_ATTEMPT = timedelta(minutes=150)
+
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(seconds=60)
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(minutes=15), timedelta(days=1)
 _MOST_DOUBLINGS = 10

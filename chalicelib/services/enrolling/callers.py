@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 
 from chalicelib.domain.enrolment.model import Ask, Why
-from chalicelib.domain.model import InstanceFacts
+from chalicelib.domain.identity import is_instance_id
+from chalicelib.domain.model import CertificateRecord, InstanceFacts
 from chalicelib.errors import DependencyFailed, Forbidden
 from chalicelib.services.enrolling.holdings import readable_record, taken_back_by_hand
 from chalicelib.services.enrolling.needs import Enrolments, Instances, Queue, Records
@@ -40,7 +41,15 @@ class InstanceCallers:
 
     def was_issued(self, instance_id: str) -> None:
         """Have it looked at what it holds now; should that fail, the schedule does in the end."""
+        self._look_at(instance_id)
+
+    def was_revoked(self, record: CertificateRecord) -> None:
+        """As was_issued(), if it is an instance's."""
+        if is_instance_id(record.name) and record.owner.endswith(f"/{record.name}"):
+            self._look_at(record.name)
+
+    def _look_at(self, instance_id: str) -> None:
         try:
-            self.queue.ask([Ask(instance_id, Why.ISSUED)])
+            self.queue.ask([Ask(instance_id, Why.CERTIFICATES)])
         except DependencyFailed as error:
             log.warning("nobody looks at %s: %s", instance_id, error)

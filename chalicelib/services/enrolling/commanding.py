@@ -207,5 +207,7 @@ class Commanding:
 
 
 def _taken_back(known: Enrolment, record: CertificateRecord, sight: Sight) -> Step:
-    reason = f"{record.revoked_by} revoked its certificate; enrol it to undo that"
+    reason = (
+        f"{record.revoked_by} revoked its certificate; POST /admin/instances/ID/enrol undoes that"
+    )
     return failed(known, sight, REVOKED_BY_HAND, reason)

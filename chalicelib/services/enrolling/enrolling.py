@@ -38,7 +38,7 @@ LONGEST_DELAY = timedelta(minutes=15)
 # function has a minute; a service that does not answer is given up after a quarter of that.
 BUDGET = timedelta(seconds=30)
 
-_STRENGTH = (Why.LOOK, Why.EVENT, Why.ISSUED, Why.ADMIN)
+_STRENGTH = (Why.LOOK, Why.EVENT, Why.CERTIFICATES, Why.ADMIN)
 _REASONS = {
     "terminated": RevocationReason.CESSATION_OF_OPERATION,
     "untagged": RevocationReason.PRIVILEGE_WITHDRAWN,
