@@ -29,7 +29,10 @@ class Fleet:
         """Raises NotFound for one that was never seen with the tag, or is long gone."""
         known = self.enrolments.get(instance_id)
         if known is None:
-            raise NotFound("instance_not_found", "no such instance was ever enrolled")
+            raise NotFound(
+                "instance_not_found",
+                "nothing is known of this instance: was it seen to run with the tag?",
+            )
         return known
 
     def page(self, state: EnrolmentState | None, limit: int, cursor: str | None) -> EnrolmentPage:

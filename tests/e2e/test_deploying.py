@@ -8,6 +8,7 @@ import re
 import pytest
 
 from operations.cloud import CommandError
+from operations.packaging import ArtifactBucket
 from operations.stack import Stack
 from tests.e2e.client import Person
 
@@ -81,8 +82,10 @@ def test_a_failed_update_names_the_resource_and_leaves_the_stack_serving(
     template = json.loads(body) if isinstance(body, str) else dict(body)
     template["Resources"]["Broken"] = BROKEN
 
+    argument = ArtifactBucket(operators_session).template_argument(template)
+
     with pytest.raises(CommandError, match=r"Broken \(AWS::SQS::Queue\): .*VisibilityTimeout"):
-        Stack(operators_session, name).deploy({"TemplateBody": json.dumps(template)}, {})
+        Stack(operators_session, name).deploy(argument, {})
     assert cloud.outputs(stage) == before
     url = before["ApiUrl"].replace("https://", "").split(".")[0]
     port = cloud.variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]

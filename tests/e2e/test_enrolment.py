@@ -137,11 +137,13 @@ def test_an_instance_without_the_tag_costs_one_look_and_leaves_no_record(
         described = fleet.calls().get("ec2:DescribeInstances", {})
         return sum(n for role, n in described.items() if "OnInstanceState" in role)
 
-    time.sleep(1)  # what was done before has been counted
-    before = looks()
+    before, earlier = looks(), -1
+    while before != earlier:  # what ended before is still told of, and counted a moment later
+        time.sleep(5)
+        before, earlier = looks(), before
     instance_id = launch("")
 
-    assert until(lambda: looks() == before + 1, 10)
+    assert until(lambda: looks() == before + 1, 30)
     time.sleep(5)
     assert looks() == before + 1
     assert fleet.enrolment(instance_id) == {}

@@ -84,7 +84,7 @@ _OF_ERRORS: Mapping[type[AppError], Mapping[str, str]] = {
         "certificate_revoked": "The certificate is revoked.",
         "grant_ended": "An admin had it issued, and it has ended or was taken back.",
         "idempotency_key_reused": "The Idempotency-Key was used for another request.",
-        "instance_not_enrollable": "The EC2 instance carries no tag with an access, or has ended.",
+        "instance_not_enrollable": "The EC2 instance has no tag with an access, or does not run.",
         "key_lost": "The first answer to this Idempotency-Key was lost, and the key in it.",
         "not_renewable": "It is the registry's own certificate, which its host renews.",
         "not_revocable": "It is the registry's own certificate, which no list can name.",

@@ -33,15 +33,19 @@ class Instance(Struct):
             description="launched: nothing has been done yet, or it is stopped and was not "
             "enrolled. waiting_for_agent: its SSM agent is not online, or something failed and is "
             "tried again soon. preparing: it makes its key. installing: it installs its "
-            "certificate and tries it. enrolled: it works. failed: it was given up for now; "
-            "reason says why and look_at when it is tried again. gone: it was terminated or lost "
-            "its tag, and its certificates are revoked. null: it was asked for, and nobody has "
+            "certificate and tries it. enrolled: it works (path says who saw it). failed: it was "
+            "given up for now; reason says why and look_at when it is tried again. gone: it was "
+            "terminated or lost its tag, and its certificates are revoked. null: it was asked for, and nobody has "
             "looked at it yet."
         ),
     ]
     since: Annotated[Time | None, Meta(description="When it came into this state.")]
     access: Annotated[
-        Access | None, Meta(description="Of the certificate that it has or is being given.")
+        Access | None,
+        Meta(
+            description="Of the certificate that it has or is being given; when failed, and where "
+            "it asks by itself, what its tag says."
+        ),
     ]
     path: Annotated[
         EnrolmentPath | None,
@@ -62,7 +66,11 @@ class Instance(Struct):
         str | None, Meta(description="The version of GET /trust that it was last given.")
     ]
     enrolled_at: Annotated[
-        Time | None, Meta(description="When its certificate was last seen to be admitted.")
+        Time | None,
+        Meta(
+            description="When its certificate was last seen to be admitted; with path boot, when "
+            "it was issued."
+        ),
     ]
     launched_at: Annotated[
         Time | None,
