@@ -35,8 +35,8 @@ class Instance(Struct):
             "tried again soon. preparing: it makes its key. installing: it installs its "
             "certificate and tries it. enrolled: it works (path says who saw it). failed: it was "
             "given up for now; reason says why and look_at when it is tried again. gone: it was "
-            "terminated or lost its tag, and its certificates are revoked. null: it was asked for, and nobody has "
-            "looked at it yet."
+            "terminated or lost its tag, and its certificates are revoked. null: it was asked for, "
+            "and nobody has looked at it yet."
         ),
     ]
     since: Annotated[Time | None, Meta(description="When it came into this state.")]
