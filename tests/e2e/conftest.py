@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
+from localcloud.processes import until
 from tests.e2e.client import Person
 
 CHECKOUT = Path(__file__).parents[2]
@@ -55,6 +56,18 @@ class Cloud:
     def outputs(self, stage: str = "") -> dict[str, str]:
         """The outputs of that stack."""
         return {o["OutputKey"]: o["OutputValue"] for o in self.stack(stage)["Outputs"]}
+
+    def remove(self, stage: str) -> None:
+        """Delete the stack of another stage: its functions look at each instance that starts."""
+        formation, name = self.client("cloudformation"), f"registry-trust-{stage}"
+        formation.delete_stack(StackName=name)
+        assert until(lambda: not self._deployed(name), 60), name
+
+    def _deployed(self, name: str) -> bool:
+        pages = self.client("cloudformation").get_paginator("list_stacks").paginate()
+        stacks = [stack for page in pages for stack in page["StackSummaries"]]
+        there = {s["StackName"] for s in stacks if s["StackStatus"] != "DELETE_COMPLETE"}
+        return name in there
 
     def person(self, prefix: str) -> Person:
         """DEV, DEV2 or ADMIN."""

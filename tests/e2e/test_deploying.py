@@ -15,10 +15,11 @@ from tests.e2e.client import Person
 
 @pytest.fixture(scope="module")
 def stage(cloud):
-    """A second stage beside the one the other tests use; the cloud goes, and it with it."""
+    """A second stage beside the one the other tests use."""
     done = cloud.run("scripts/deploy", "--stage", "other", "--registry-host", "r.example:5000")
     assert done.returncode == 0, done.stderr
-    return "other"
+    yield "other"
+    cloud.remove("other")
 
 
 def parameters(cloud, stage):
@@ -166,6 +167,7 @@ def test_other_kinds_of_ca_keys_issue_too(cloud, key_type):
         Bucket=cloud.outputs(stage)["ConfigBucket"], Key="trust/trust.json"
     )
     document = json.loads(trust["Body"].read())
+    cloud.remove(stage)
     assert (document["registry"], document["crl_number"]) == ("10.1.2.3", 1)
 
 

@@ -55,7 +55,8 @@ def stage(cloud):
     host = ("--registry-host", "registry.example.com:8443")
     done = cloud.run("scripts/deploy", "--stage", name, *host, *parameters)
     assert done.returncode == 0, done.stderr
-    return name
+    yield name
+    cloud.remove(name)
 
 
 @pytest.fixture(scope="module")
