@@ -105,10 +105,10 @@ def tried(machine: Instance, setting: Setting, shell: Shell = DASH) -> InstallRe
 
 
 def pairs(machine: Instance) -> dict[str, tuple[str, str]]:
-    """Certificate and key of each engine that has any."""
+    """Certificate and key of each engine that has any; what is laid aside no engine reads."""
     found = {}
     for engine in ENGINES:
-        for certificate in (machine.etc / engine / "certs.d").glob("*/client.cert"):
+        for certificate in (machine.etc / engine / "certs.d").glob("[!.]*/client.cert"):
             key = certificate.with_name("client.key")
             found[engine] = (certificate.read_text(), key.read_text() if key.exists() else "")
     return found

@@ -201,7 +201,8 @@ def test_an_engine_whose_files_cannot_be_removed_keeps_both(machine: Instance) -
 
 
 def test_what_a_registry_host_keeps_beside_it_stays_as_it_is(machine: Instance) -> None:
-    machine.directory.parent.mkdir(mode=0o750)
+    machine.directory.parent.mkdir()
+    machine.directory.parent.chmod(0o750)
     (machine.directory.parent / "refresh.env").write_text("of a registry host")
 
     csr_of(machine.run(PREPARE))
