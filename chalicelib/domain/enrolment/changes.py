@@ -209,15 +209,18 @@ def works(
 
 def with_certificate(known: Enrolment, record: CertificateRecord) -> Enrolment:
     """The same, given this certificate."""
-    owners = known.owners if record.owner in known.owners else (*known.owners, record.owner)
     return replace(
-        known,
+        with_owner(known, record.owner),
         serial=record.serial,
         access=record.access,
         renew_at=renewal_due(record.validity),
-        owners=owners,
         new_key=False,
     )
+
+
+def with_owner(known: Enrolment, arn: str) -> Enrolment:
+    """The same, with this session among those that its certificates may be issued to."""
+    return known if arn in known.owners else replace(known, owners=(*known.owners, arn))
 
 
 def _was_asked_for(record: CertificateRecord) -> bool:

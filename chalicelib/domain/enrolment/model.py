@@ -99,6 +99,10 @@ class Enrolment:
         """Whether nothing is done about it until something changes, or it is time to."""
         return self.state in (EnrolmentState.ENROLLED, EnrolmentState.FAILED)
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is to be looked at by now, even if nothing happened."""
+        return self.look_at is not None and now >= self.look_at
+
 
 class CommandStatus(StrEnum):
     """What became of a command on an instance; lost: it will never have an answer."""

@@ -67,7 +67,7 @@ def _retired(known: Enrolment | None, sight: Sight, code: str, reason: str) -> S
     if known is None and sight.instance is None:
         return None
     if known is not None and known.state is EnrolmentState.GONE:
-        if known.look_at is not None and sight.now >= known.look_at:
+        if known.is_due(sight.now):
             return Step(Task.RETIRE, replace(known, look_at=_confirmation(known, sight.now)))
         task = Task.SWEEP
     else:
@@ -114,7 +114,7 @@ def _stopped(known: Enrolment, sight: Sight) -> Step | None:
 
 
 def _is_due_at_rest(known: Enrolment, sight: Sight) -> bool:
-    if known.look_at is not None and sight.now >= known.look_at:
+    if known.is_due(sight.now):
         return True
     same_access = sight.instance is not None and known.access is sight.instance.access
     return not same_access or known.trust_version not in (None, sight.trust_version)
@@ -146,7 +146,7 @@ def _enrolled(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step |
 
 def _is_due(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
     """Whether what was seen to work may not be all there should be any more."""
-    if known.look_at is not None and sight.now >= known.look_at:
+    if known.is_due(sight.now):
         return True
     if known.access is not instance.access or known.launched_at != instance.launched_at:
         return True

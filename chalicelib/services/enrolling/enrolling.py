@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chalicelib.domain.enrolment.changes import with_owner
 from chalicelib.domain.enrolment.model import (
     Ask,
     Enrolment,
@@ -189,9 +190,7 @@ def _owned(enrolment: Enrolment, instance: InstanceFacts | None) -> Enrolment:
     """It knows whose its certificates are, before there are any: an instance may ask by itself,
     and of one that ended EC2 may not say any more."""
     arn = None if instance is None else instance.session_arn
-    if arn is None or arn in enrolment.owners:
-        return enrolment
-    return replace(enrolment, owners=(*enrolment.owners, arn))
+    return enrolment if arn is None else with_owner(enrolment, arn)
 
 
 def _tell(enrolment: Enrolment, before: Enrolment | None) -> None:
