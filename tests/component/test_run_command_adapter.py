@@ -66,10 +66,13 @@ def test_a_script_of_many_lines_runs_as_root_and_what_it_printed_is_told(
     assert outcome == CommandOutcome(CommandStatus.SUCCEEDED, "0\n", "it's\n")
 
 
-def test_one_that_fails_is_told_with_what_it_printed(commands: RunCommand, instance: str) -> None:
+def test_one_that_fails_is_told_with_what_it_and_the_agent_printed(
+    commands: RunCommand, instance: str
+) -> None:
     command_id = commands.send(instance, "echo out; echo why >&2; exit 3", "a test")
     outcome = ended(commands, command_id, instance)
-    assert outcome == CommandOutcome(CommandStatus.FAILED, "out\n", "why\n")
+    errors = "why\nfailed to run commands: exit status 3"
+    assert outcome == CommandOutcome(CommandStatus.FAILED, "out\n", errors)
 
 
 def test_one_that_runs_is_running(commands: RunCommand, instance: str) -> None:
