@@ -16,6 +16,7 @@ from pynamodb.attributes import (
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
+from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.enrolment.model import (
     CommandKind,
     Enrolment,
@@ -110,7 +111,7 @@ class EnrolmentItem(Model):
 
 def time_key(time: datetime, instance_id: str) -> str:
     """Where the instance stands in an order of times, to the second: unique, and sorts."""
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}#{instance_id}"
+    return f"{stored_time(time)}#{instance_id}"
 
 
 def trust_key(trust_version: str, instance_id: str) -> str:

@@ -25,7 +25,8 @@ from chalicelib.adapters.store.enrolment_items import (
 )
 from chalicelib.adapters.store.paging import cursor_of, position_in
 from chalicelib.adapters.store.reading import Reading
-from chalicelib.adapters.store.tables import Tables, our_errors, readable, stored_time
+from chalicelib.adapters.store.tables import Tables, our_errors, readable
+from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.enrolment.model import Enrolment, EnrolmentPage, EnrolmentState
 from chalicelib.errors import DependencyFailed, InvalidRequest, Misconfigured
 

@@ -16,6 +16,7 @@ from pynamodb.attributes import (
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
 from pynamodb.models import Model
 
+from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.model import Access, CertificateRecord, RevocationReason, Validity
 
 
@@ -139,7 +140,7 @@ def issued_key(record: CertificateRecord) -> str:
 
 def expiry_key(record: CertificateRecord) -> str:
     """Where it stands in the order of its end: unique, and sorts."""
-    return f"{record.validity.not_after:%Y-%m-%dT%H:%M:%SZ}#{record.serial}"
+    return f"{stored_time(record.validity.not_after)}#{record.serial}"
 
 
 def slot_item(record: CertificateRecord) -> StateItem:

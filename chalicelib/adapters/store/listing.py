@@ -12,7 +12,8 @@ from pynamodb.expressions.condition import Condition
 from chalicelib.adapters.store.items import CertificateItem, record_of
 from chalicelib.adapters.store.paging import cursor_of, position_in
 from chalicelib.adapters.store.reading import Order, Reading
-from chalicelib.adapters.store.tables import Tables, readable, stored_time
+from chalicelib.adapters.store.tables import Tables, readable
+from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.model import CertificatePage, CertificateRecord, Selection, Status
 from chalicelib.domain.policy import LONGEST_LIFETIME
 

@@ -25,8 +25,8 @@ from chalicelib.adapters.store.tables import (
     Transaction,
     contended,
     our_errors,
-    stored_time,
 )
+from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.model import CertificateRecord, KeyUse, RevocationReason, Status
 
 _PENDING = "crl-pending"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
@@ -186,8 +185,3 @@ def contended() -> Contended:
 def text(raw_item: Mapping[str, Any], name: str) -> str:
     """A string attribute of an item in DynamoDB's own form; empty when it has none."""
     return str(raw_item.get(name, {}).get("S", ""))
-
-
-def stored_time(time: datetime) -> str:
-    """As sort keys hold it: RFC 3339, UTC, to the second."""
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
