@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.enrolment.model import Ask
+from chalicelib.domain.enrolment.model import LONGEST_DELAY, Ask
 from chalicelib.errors import DependencyFailed
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-# Amazon SQS API Reference, SendMessageBatch and SendMessage.
-_BATCH = 10
-_LONGEST_DELAY = timedelta(minutes=15)
+_BATCH = 10  # Amazon SQS API Reference, SendMessageBatch
 
 
 class EnrolmentQueue:
@@ -43,7 +41,7 @@ class EnrolmentQueue:
 
 
 def _entry(place: int, ask: Ask) -> SendMessageBatchRequestEntryTypeDef:
-    delay = max(timedelta(), min(ask.delay, _LONGEST_DELAY))
+    delay = max(timedelta(), min(ask.delay, LONGEST_DELAY))
     return {
         "Id": str(place),
         "MessageBody": json.dumps({"instance_id": ask.instance_id, "why": ask.why.value}),

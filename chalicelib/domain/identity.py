@@ -14,7 +14,8 @@ _USER = re.compile(rf"arn:aws[a-z-]*:iam::[0-9]{{12}}:user/(?:[!-~]*/)?(?P<name>
 _SESSION = re.compile(
     rf"arn:aws[a-z-]*:sts::[0-9]{{12}}:assumed-role/(?P<role>{_NAME})/(?P<name>{_NAME})"
 )
-_INSTANCE_ID = re.compile(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})")
+# EC2's, in the short form and in the longer one that came after it.
+INSTANCE_ID = r"i-([0-9a-f]{8}|[0-9a-f]{17})"
 
 
 def is_name(text: str) -> bool:
@@ -24,7 +25,7 @@ def is_name(text: str) -> bool:
 
 def is_instance_id(text: str) -> bool:
     """Whether an EC2 instance may have this id."""
-    return _INSTANCE_ID.fullmatch(text) is not None
+    return re.fullmatch(INSTANCE_ID, text) is not None
 
 
 def identify(arn: str) -> Caller:

@@ -90,8 +90,8 @@ def failed(known: Enrolment, sight: Sight, code: str, reason: str) -> Step:
             into(known, EnrolmentState.FAILED, sight.now),
             command=None,
             failures=failures,
-            launched_at=None if sight.instance is None else sight.instance.launched_at,
-            access=None if sight.instance is None else sight.instance.access,
+            launched_at=sight.launched_at,
+            access=sight.access,
             code=code,
             reason=reason,
             look_at=sight.now + pause,
@@ -143,8 +143,7 @@ def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight)
     """It holds the newest that it asked for. Others go once it had the time to install that; and
     those that give more than the tag does go at once: it notices, and asks again. One that gives
     less is better than none until it does."""
-    wanted = None if sight.instance is None else sight.instance.access
-    wrong = [each for each in own if each.access is Access.PUSH is not wanted]
+    wrong = [each for each in own if each.access is Access.PUSH is not sight.access]
     right = [each for each in own if each not in wrong]
     asked = [each for each in right if _was_asked_for(each)]
     if not asked:
@@ -153,14 +152,14 @@ def _by_itself(known: Enrolment, own: Sequence[CertificateRecord], sight: Sight)
     newest = max(asked, key=lambda each: each.issued_at)
     older = [each for each in right if each.serial != newest.serial]
     settled = sight.now >= newest.issued_at + timing.OWN_GRACE
-    check = timing.CHECK * (1 - sight.spread / 4)
+    pause = timing.OWN_GRACE if older and not settled else timing.check(sight.spread)
     enrolled = replace(
         _calm(into(with_certificate(known, newest), EnrolmentState.ENROLLED, sight.now)),
         path=EnrolmentPath.BOOT,
-        access=wanted,
+        access=sight.access,
         enrolled_at=newest.issued_at,
-        launched_at=None if sight.instance is None else sight.instance.launched_at,
-        look_at=sight.now + (timing.OWN_GRACE if older and not settled else check),
+        launched_at=sight.launched_at,
+        look_at=sight.now + pause,
     )
     return Step(Task.KEEP, enrolled, tuple(wrong + (older if settled else [])))
 
@@ -194,7 +193,7 @@ def works(
 
     What the tag came to say meanwhile is seen to at once.
     """
-    check = sight.now + timing.CHECK * (1 - sight.spread / 4)
+    check = sight.now + timing.check(sight.spread)
     if known.access is not instance.access:
         check = sight.now
     enrolled = replace(

@@ -103,6 +103,10 @@ class Enrolment:
         """Whether it is to be looked at by now, even if nothing happened."""
         return self.look_at is not None and now >= self.look_at
 
+    def knows(self, instance: InstanceFacts) -> bool:
+        """Whether it is recorded with the instance's present tag, and with its last start."""
+        return self.access is instance.access and self.launched_at == instance.launched_at
+
 
 class CommandStatus(StrEnum):
     """What became of a command on an instance; lost: it will never have an answer."""
@@ -136,9 +140,13 @@ class Why(StrEnum):
     ADMIN = "admin"
 
 
+# Amazon SQS API Reference, SendMessage: no message can be delayed for longer.
+LONGEST_DELAY = timedelta(minutes=15)
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Asks for an advance of the instance, once *delay* has passed (15 minutes at most)."""
+    """Asks for an advance of the instance, once *delay* has passed (LONGEST_DELAY at most)."""
 
     instance_id: str
     why: Why
@@ -206,3 +214,13 @@ class Sight:
     why: Why
     now: datetime
     spread: float = 0.0
+
+    @property
+    def access(self) -> Access | None:
+        """As the tag says; None also without an instance."""
+        return None if self.instance is None else self.instance.access
+
+    @property
+    def launched_at(self) -> datetime | None:
+        """When it was last started; None without an instance."""
+        return None if self.instance is None else self.instance.launched_at

@@ -47,7 +47,7 @@ def next_step(known: Enrolment | None, sight: Sight) -> Step | None:
     if instance.state is InstanceState.PENDING:
         return wait(known, sight) if known.state is EnrolmentState.LAUNCHED else None
     if not instance.running:
-        return _stopped(known, sight)
+        return _stopped(known, instance, sight)
     return _running(known, instance, sight)
 
 
@@ -96,28 +96,26 @@ def _newcomer(known: Enrolment | None, sight: Sight) -> Enrolment:
     )
 
 
-def _stopped(known: Enrolment, sight: Sight) -> Step | None:
+def _stopped(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
     """It keeps what it has; what was under way begins anew once it runs.
 
     But not with an access that its tag does not give any more: it might be started by another.
     A new trust cannot reach it, and it is not asked for that again: once started, which shows in
     its launch time, it is given what is published then.
     """
-    access = None if sight.instance is None else sight.instance.access
     check = sight.now + timing.CHECK
     if not known.at_rest:
         known = replace(into(known, EnrolmentState.LAUNCHED, sight.now), command=None)
-    elif not _is_due_at_rest(known, sight):
+    elif not _is_due_at_rest(known, instance, sight):
         return None
-    stopped = replace(known, access=access, trust_version=None, look_at=check)
+    stopped = replace(known, access=instance.access, trust_version=None, look_at=check)
     return Step(Task.KEEP, stopped, taking=Taking.OTHER_ACCESS)
 
 
-def _is_due_at_rest(known: Enrolment, sight: Sight) -> bool:
-    if known.is_due(sight.now):
+def _is_due_at_rest(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
+    if known.is_due(sight.now) or known.access is not instance.access:
         return True
-    same_access = sight.instance is not None and known.access is sight.instance.access
-    return not same_access or known.trust_version not in (None, sight.trust_version)
+    return known.trust_version not in (None, sight.trust_version)
 
 
 def _running(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | None:
@@ -146,9 +144,7 @@ def _enrolled(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step |
 
 def _is_due(known: Enrolment, instance: InstanceFacts, sight: Sight) -> bool:
     """Whether what was seen to work may not be all there should be any more."""
-    if known.is_due(sight.now):
-        return True
-    if known.access is not instance.access or known.launched_at != instance.launched_at:
+    if known.is_due(sight.now) or not known.knows(instance):
         return True
     if instance.session_arn not in (None, *known.owners) or sight.why is Why.CERTIFICATES:
         return True
@@ -160,8 +156,7 @@ def _failed(known: Enrolment, instance: InstanceFacts, sight: Sight) -> Step | N
     if known.code == REVOKED_BY_HAND:
         check = replace(known, look_at=sight.now + timing.CHECK)
         return Step(Task.KEEP, check, taking=Taking.OWN) if due else None
-    changed = known.launched_at != instance.launched_at or known.access is not instance.access
-    if not due and not changed:
+    if not due and known.knows(instance):
         return None
     return Step(Task.FIND_AGENT, attempt(known, sight.now))
 

@@ -55,6 +55,11 @@ def retry(failures: int, spread: float) -> timedelta:
     return _grown(_FIRST_RETRY, failures - 1, _LONGEST_RETRY) * (1 + spread / 4)
 
 
+def check(spread: float) -> timedelta:
+    """How long what works is left alone: CHECK, or less by up to a quarter with *spread*."""
+    return CHECK * (1 - spread / 4)
+
+
 def _grown(first: timedelta, times: int, longest: timedelta) -> timedelta:
     doubled: timedelta = first * (1 << min(times, _MOST_DOUBLINGS))
     return min(doubled, longest)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from chalicelib.domain.identity import INSTANCE_ID
 from chalicelib.entrypoints.http import codes
 from chalicelib.entrypoints.http.forms import FORM, GZIP, JSON, PEM, PROBLEM, SHELL
 from chalicelib.entrypoints.http.operations import Accepts, Answers, Nothing, Operation
@@ -50,7 +51,7 @@ _IN_PATH: Mapping[str, Json] = {
         "in": "path",
         "required": True,
         "description": "EC2's id of the instance: i- and 8 or 17 lower-case hexadecimal digits.",
-        "schema": {"type": "string", "pattern": "^i-([0-9a-f]{8}|[0-9a-f]{17})$"},
+        "schema": {"type": "string", "pattern": f"^{INSTANCE_ID}$"},
     },
 }
 _IDEMPOTENCY_KEY: Json = {

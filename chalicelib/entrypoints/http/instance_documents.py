@@ -10,13 +10,14 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from chalicelib.domain.enrolment.model import EnrolmentPath, EnrolmentState
+from chalicelib.domain.identity import INSTANCE_ID
 from chalicelib.domain.model import Access
 from chalicelib.entrypoints.http.documents import Arn, Serial, Time
 
 InstanceId = Annotated[
     str,
     Meta(
-        pattern="^i-([0-9a-f]{8}|[0-9a-f]{17})$",
+        pattern=f"^{INSTANCE_ID}$",
         description="EC2's id of it.",
         examples=["i-0123456789abcdef0"],
     ),

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from chalicelib.domain.enrolment.changes import with_owner
 from chalicelib.domain.enrolment.model import (
+    LONGEST_DELAY,
     Ask,
     Enrolment,
     EnrolmentState,
@@ -30,10 +31,6 @@ log = logging.getLogger(__name__)
 
 # Of those who work on one instance at once, the others begin anew with what the first one wrote.
 ATTEMPTS = 4
-
-# Amazon SQS API Reference, SendMessage: no message can be delayed for longer. What is to be looked
-# at later than that, the schedule asks for.
-LONGEST_DELAY = timedelta(minutes=15)
 
 # For a batch of messages: what is not begun by then comes again, and nothing is broken off. The
 # function has a minute; a service that does not answer is given up after a quarter of that.
@@ -169,7 +166,7 @@ class Enrolling:
             return
         delay = max(0.0, (enrolment.look_at - self.now()).total_seconds())
         ask = Ask(enrolment.instance_id, Why.LOOK, timedelta(seconds=math.ceil(delay)))
-        if ask.delay > LONGEST_DELAY:
+        if ask.delay > LONGEST_DELAY:  # the schedule asks for it
             return
         try:
             self.queue.ask([ask])

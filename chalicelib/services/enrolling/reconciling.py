@@ -120,5 +120,5 @@ def _fits(known: Enrolment | None, facts: InstanceFacts, now: datetime) -> bool:
     if known is None or known.state in _NOT_BEGUN:
         return False
     if known.at_rest and known.code != REVOKED_BY_HAND:
-        return known.launched_at == facts.launched_at and known.access is facts.access
+        return known.knows(facts)
     return True
