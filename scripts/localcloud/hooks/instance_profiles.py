@@ -7,33 +7,18 @@ Reference, "Actions, resources, and condition keys for AWS Identity and Access M
 
 from __future__ import annotations
 
-from typing import Any
-
-from localcloud.hooks.rebinding import attribute, module, rebind
+from localcloud.hooks.rebinding import attribute, module
+from localcloud.hooks.resource_arns import Request, name_resources
 
 
 def apply() -> None:
     """Judge calls that name an instance profile by its ARN."""
-    actions = module("core.iam_actions")
-    parameter = attribute(actions, "_param")
+    parameter = attribute(module("core.iam_actions"), "_param")
 
-    def wrap(inner: Any) -> Any:
-        def extract(
-            service: str,
-            method: str,
-            path: str,
-            headers: dict[str, str],
-            body: bytes,
-            query: dict[str, Any],
-            region: str,
-            account: str,
-        ) -> str:
-            name = parameter(body, query, "InstanceProfileName") if service == "iam" else ""
-            if name:
-                return f"arn:aws:iam::{account}:instance-profile/{name}"
-            found: str = inner(service, method, path, headers, body, query, region, account)
-            return found
+    def profile(request: Request) -> str | None:
+        if request.service != "iam":
+            return None
+        name = parameter(request.body, request.query, "InstanceProfileName")
+        return f"arn:aws:iam::{request.account}:instance-profile/{name}" if name else None
 
-        return extract
-
-    rebind(actions, "extract_resource_arn", wrap)
+    name_resources(profile)

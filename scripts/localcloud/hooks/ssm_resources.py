@@ -12,11 +12,12 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssyste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from localcloud.hooks.rebinding import attribute, module, rebind
+from localcloud.hooks.resource_arns import Request, name_resources
 
 OF_AWS = ("AWS-", "AWSSupport-")  # documents that belong to no account
 
@@ -29,7 +30,7 @@ def apply() -> None:
     actions, evaluator = module("core.iam_actions"), module("core.iam_evaluator")
     action_of = attribute(actions, "_action_from_target")
     tags = attribute(module("services.ec2"), "_tags")
-    rebind(actions, "extract_resource_arn", lambda inner: _extracting(inner, action_of))
+    name_resources(_naming(action_of))
     rebind(evaluator, "enforce", lambda inner: _enforcing(inner, tags))
 
 
@@ -62,27 +63,20 @@ def _of_command(request: dict[str, Any], region: str, account: str) -> list[str]
     ]
 
 
-def _extracting(inner: Any, action_of: Callable[[dict[str, str]], str | None]) -> Any:
-    def extract(
-        service: str,
-        method: str,
-        path: str,
-        headers: dict[str, str],
-        body: bytes,
-        query: dict[str, Any],
-        region: str,
-        account: str,
-    ) -> str:
-        arns = []
-        if service == "ssm":
-            arns = resource_arns(action_of(headers) or "", body, region, account)
-        named_resources.set(arns or None)
-        if arns:
-            return arns[0]
-        found: str = inner(service, method, path, headers, body, query, region, account)
-        return found
+def _naming(
+    action_of: Callable[[Mapping[str, str]], str | None],
+) -> Callable[[Request], str | None]:
+    """The first ARN stands for all that are named; _enforcing judges each of them."""
 
-    return extract
+    def first(request: Request) -> str | None:
+        arns = []
+        if request.service == "ssm":
+            action = action_of(request.headers) or ""
+            arns = resource_arns(action, request.body, request.region, request.account)
+        named_resources.set(arns or None)
+        return arns[0] if arns else None
+
+    return first
 
 
 def _enforcing(inner: Any, tags: Any) -> Any:
