@@ -27,6 +27,7 @@ from tests.component.throwaway_pki import (
 )
 
 HOST = "localhost"
+NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 PATIENCE = 10.0
 
@@ -50,11 +51,11 @@ def listens(port: int) -> bool:
     return False
 
 
-def layout_under(prefix: Path) -> HostLayout:
+def layout_under(prefix: Path, host: str = HOST) -> HostLayout:
     port = free_port()
     return HostLayout.under(
         str(prefix),
-        registry=f"{HOST}:{port}",
+        registry=f"{host}:{port}",
         listen=(f"127.0.0.1:{port}",),
         upstream=f"127.0.0.1:{free_port()}",
         user="root" if os.geteuid() == 0 else None,
@@ -190,3 +191,12 @@ def ask(
         return Answer(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
+
+
+@contextmanager
+def running_host(prefix: Path, name: str = HOST) -> Iterator[RealHost]:
+    """The two programs, until the test is over."""
+    host = RealHost(layout_under(prefix / "host", name), scratch=prefix)
+    host.write_files()
+    with running_registry(host.layout, prefix / "images"), running_nginx(host.layout):
+        yield host

@@ -15,25 +15,18 @@ from chalicelib.domain.bundle import Bundle
 from chalicelib.domain.installer import installer
 from localcloud.demo.image import write_image
 from tests.component.real_host import (
+    NAME,
     RealHost,
-    layout_under,
-    port_of,
-    running_nginx,
-    running_registry,
+    running_host,
     wait_until,
 )
 from tests.component.sandboxed_machine import ANN, ROOT, Machine, Shell, shells
 from tests.component.throwaway_pki import ThrowawayCa, certificate_pem, key_pem
 
-NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
-
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHost]:
-    prefix = tmp_path_factory.mktemp("host")
-    host = RealHost(layout_under(prefix / "host"), scratch=prefix)
-    host.write_files()
-    with running_registry(host.layout, prefix / "images"), running_nginx(host.layout):
+    with running_host(tmp_path_factory.mktemp("host")) as host:
         yield host
 
 
@@ -89,11 +82,7 @@ def test_skopeo_pulls_with_the_files_of_each_engine(
 @pytest.fixture(scope="module")
 def named_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHost]:
     """A registry with a name that only a hosts file can tell."""
-    prefix = tmp_path_factory.mktemp("named")
-    local = layout_under(prefix / "host")
-    host = RealHost(replace(local, registry=f"{NAME}:{port_of(local)}"), scratch=prefix)
-    host.write_files()
-    with running_registry(host.layout, prefix / "images"), running_nginx(host.layout):
+    with running_host(tmp_path_factory.mktemp("named"), NAME) as host:
         yield host
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from tests.component.cloud_stand_in import (
 )
 from tests.component.instance_machine import ENGINES, EVERYTHING, INSTANCE, OTHER, Instance, spki
 from tests.component.real_host import (
+    NAME,
     RealHost,
     layout_under,
-    port_of,
     running_nginx,
     running_registry,
     wait_until,
@@ -37,7 +37,6 @@ from tests.component.real_host import (
 from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
 from tests.component.throwaway_pki import Leaf, ThrowawayCa, crl_pem
 
-NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
 GIVEN = "/tmp/part-001"  # noqa: S108  # the machine's own
 LEAVE = {"REGISTRY_TRUST_DOCKER": "leave", "REGISTRY_TRUST_NOFILE": "leave"}
 
@@ -71,8 +70,7 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     prefix = tmp_path_factory.mktemp("host")
-    local = layout_under(prefix / "host")
-    host = RealHost(replace(local, registry=f"{NAME}:{port_of(local)}"), scratch=prefix)
+    host = RealHost(layout_under(prefix / "host", NAME), scratch=prefix)
     host.write_files()
     with running_registry(host.layout, prefix / "images"), running_nginx(host.layout) as pid:
         yield Registry(host, pid)
@@ -465,8 +463,7 @@ def test_without_a_key_that_tells_of_a_copy_a_certificate_works_on_until_there_i
 @pytest.fixture
 def second(registry: Registry, tmp_path: Path) -> Iterator[BootCloud]:
     """The cloud of another stage, whose registry has the same name and another port."""
-    local = layout_under(tmp_path / "second")
-    layout = replace(local, registry=f"{NAME}:{port_of(local)}")
+    layout = layout_under(tmp_path / "second", NAME)
     host = RealHost(layout, tmp_path)
     host.write_files()
     made = BootCloud(

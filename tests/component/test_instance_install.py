@@ -16,27 +16,23 @@ from chalicelib.domain.bundle import Bundle
 from chalicelib.domain.instance_host import InstallReport, InstallResult, install_command, report_in
 from tests.component.instance_machine import ENGINES, INSTANCE, Instance, outcome
 from tests.component.real_host import (
+    NAME,
     RealHost,
     free_port,
     layout_under,
     port_of,
+    running_host,
     running_nginx,
-    running_registry,
 )
 from tests.component.sandboxed_machine import ANN, DASH, Shell, shells, snapshot
 from tests.component.throwaway_pki import Leaf, ThrowawayCa, certificate_pem, key_pem
 
-NAME = "registry.team.test"  # which no DNS knows (RFC 6761 section 6.2)
 WORKS = InstallReport(InstallResult.WORKS)
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHost]:
-    prefix = tmp_path_factory.mktemp("host")
-    local = layout_under(prefix / "host")
-    host = RealHost(replace(local, registry=f"{NAME}:{port_of(local)}"), scratch=prefix)
-    host.write_files()
-    with running_registry(host.layout, prefix / "images"), running_nginx(host.layout):
+    with running_host(tmp_path_factory.mktemp("host"), NAME) as host:
         yield host
 
 
@@ -212,8 +208,7 @@ def test_an_answer_that_is_no_admission_is_reported_with_its_status(
     host: RealHost, tmp_path: Path, machine: Instance, client: str
 ) -> None:
     """An nginx with no registry behind it."""
-    local = layout_under(tmp_path / "alone")
-    layout = replace(local, registry=f"{NAME}:{port_of(local)}")
+    layout = layout_under(tmp_path / "alone", NAME)
     alone = RealHost(layout, tmp_path, host.server_ca, host.client_ca)
     alone.write_files()
     with running_nginx(layout):
