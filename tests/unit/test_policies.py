@@ -9,6 +9,7 @@ import json
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import yaml
@@ -350,3 +351,60 @@ def test_an_instance_may_ask_for_certificates_and_the_trust_and_for_nothing_else
         if statement["Action"] == "kms:Decrypt":
             assert "kms:ViaService" in texts(statement["Condition"])
             assert "kms:EncryptionContext:aws:s3:arn" in texts(statement["Condition"])
+
+
+def test_the_registry_host_may_do_what_that_takes_and_nothing_else():
+    granted = [s for s in statements_of("RegistryHostPolicy") if s["Effect"] == "Allow"]
+    images = ["AbortMultipartUpload", "DeleteObject", "GetObject", "ListMultipartUploadParts"]
+    finds = ["GetBucketLocation", "ListBucket", "ListBucketMultipartUploads"]
+
+    assert [(actions(s), s["Resource"]) for s in granted] == [
+        ([f"s3:{find}" for find in finds], "RegistryBucket.Arn"),
+        ([f"s3:{action}" for action in (*images, "PutObject")], "${RegistryBucket.Arn}/*"),
+        (["s3:GetObject"], "${ConfigBucket.Arn}/trust/*"),
+        (["kms:Decrypt"], "Key.Arn"),
+        (["s3:PutObject"], "${ConfigBucket.Arn}/registry-hosts/*"),
+        (["kms:GenerateDataKey"], "Key.Arn"),
+        (["execute-api:Invoke"], ANY),
+    ]
+    for statement in granted:
+        if statement["Resource"] == "Key.Arn":
+            assert statement["Condition"] == {
+                "StringEquals": {
+                    "kms:ViaService": "s3.${AWS::Region}.amazonaws.com",
+                    # With a bucket key the context is the bucket, not the object.
+                    "kms:EncryptionContext:aws:s3:arn": "ConfigBucket.Arn",
+                }
+            }
+
+
+def test_a_host_overwrites_nothing_that_others_read_as_trust():
+    """What it reports lies apart: from trust/ machines take what they run as root."""
+    written = [
+        s["Resource"] for s in statements_of("RegistryHostPolicy") if "s3:PutObject" in actions(s)
+    ]
+    assert not any("ConfigBucket.Arn}/trust" in resource for resource in written)
+
+
+def test_reports_go_a_month_after_the_last_and_their_versions_after_a_day():
+    rules = stack()["Resources"]["ConfigBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (rule,) = (rule for rule in rules if rule.get("Prefix") == "registry-hosts/")
+
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 30)
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+
+
+@pytest.mark.parametrize(
+    ("image", "fits"),
+    [
+        ("registry:3", True),
+        ("0123.dkr.ecr.eu-west-1.amazonaws.com/Team/registry@sha256:0a", True),
+        ("registry:3 --privileged", False),
+        ("-v/:/host", False),
+        ("registry:3\nid", False),
+        ("", False),
+    ],
+)
+def test_an_image_is_one_word_that_is_no_option(image, fits):
+    pattern = stack()["Parameters"]["RegistryImage"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, image)) == fits
