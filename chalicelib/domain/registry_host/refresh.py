@@ -50,4 +50,9 @@ def refresh_settings(layout: HostLayout, source: RefreshSource) -> str:
 
 def refresh_script() -> str:
     """registry-refresh: the same for every host; what differs is in refresh.env."""
-    return fill(read("registry/registry-refresh"), {})
+    return fill(read("registry/registry-refresh"), {"AWS_FUNCTIONS": aws_functions()})
+
+
+def aws_functions() -> str:
+    """What scripts on the host ask AWS with, without the last line break."""
+    return read("registry/aws.sh").removesuffix("\n")
