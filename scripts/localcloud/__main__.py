@@ -137,6 +137,7 @@ def status(layout: Layout, _options: argparse.Namespace) -> int:
         mark = styled("✓", "good") if running else styled("✗", "bad")
         what = f"pid {report['pid']}" if report["pid"] else "between two runs"
         what = what if running else f"ended with {report['last_exit']}"
+        what = "paused" if report["paused"] else what
         again = f", started {report['starts']} times" if report["starts"] > 1 else ""
         print(f"{mark} {name:<17} {what}{'' if report['every'] else again}")
     ailments = health.ailments(layout)

@@ -14,6 +14,7 @@ from typing import Any
 
 from localcloud.layout import Layout
 from localcloud.parts import Part
+from localcloud.processes import until
 
 ANSWER_SECONDS = 30.0
 
@@ -53,7 +54,7 @@ def ask(layout: Layout, request: dict[str, Any], seconds: float = ANSWER_SECONDS
 
 
 def parts(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By name: pid (None when it does not run now), starts, last_exit, every."""
+    """By name: pid (None when it does not run now), starts, last_exit, every, paused."""
     return dict(ask(layout, {"do": "report"}, seconds=5)["parts"])
 
 
@@ -66,6 +67,21 @@ def start(layout: Layout, part: Part) -> None:
 def reload(layout: Layout, name: str) -> None:
     """Send the part SIGHUP; one that does not run now will read its files when it starts."""
     ask(layout, {"do": "reload", "part": name})
+
+
+@contextmanager
+def paused(layout: Layout, name: str) -> Iterator[None]:
+    """Meanwhile the part does not run: for tests of what its absence does.
+
+    Raises Refused for a part that there is none of, or whose present run does not end in time.
+    """
+    ask(layout, {"do": "pause", "part": name})
+    try:
+        if not until(lambda: parts(layout)[name]["pid"] is None, ANSWER_SECONDS):
+            raise Refused(f"the present run of {name} does not end")
+        yield
+    finally:
+        ask(layout, {"do": "resume", "part": name})
 
 
 def stop(layout: Layout) -> None:

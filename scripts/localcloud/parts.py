@@ -53,6 +53,7 @@ class Running:
     starts: int = 0
     last_exit: int | None = None
     due: float = 0.0  # when it may be started (again)
+    paused: bool = False  # until then, not at all
 
     def start(self) -> None:
         """Start the process: own group, own log, and it ends when the supervisor does."""
@@ -95,6 +96,21 @@ class Running:
                 os.killpg(self.process.pid, signal.SIGKILL)
             processes.until(self.has_ended, patience, step=0.02)
 
+    def pause(self) -> None:
+        """Start it no more; what runs again and again ends its present run in its own time."""
+        self.paused = True
+        if self.part.every is None:
+            self.stop()
+
+    def resume(self) -> None:
+        """Start it when it is due, which it is now."""
+        self.paused, self.due = False, 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it does not run, and should."""
+        return self.process is None and not self.paused and time.monotonic() >= self.due
+
     def report(self) -> dict[str, Any]:
         """For status."""
         return {
@@ -102,4 +118,5 @@ class Running:
             "starts": self.starts,
             "last_exit": self.last_exit,
             "every": self.part.every,
+            "paused": self.paused,
         }

@@ -85,6 +85,12 @@ class Supervisor:
                 if running is not None and running.process is not None:
                     running.process.send_signal(signal.SIGHUP)
                 return {}
+            case "pause":
+                self.parts[request["part"]].pause()
+                return {}
+            case "resume":
+                self.parts[request["part"]].resume()
+                return {}
             case "stop":
                 self.ending = "asked to"
                 return {}
@@ -94,6 +100,7 @@ class Supervisor:
     def _start(self, part: Part) -> dict[str, Any]:
         before = self.parts.get(part.name)
         if before is not None:
+            before.paused = False
             if before.part == part and (before.process or part.every is not None):
                 return {}
             before.stop()
@@ -113,7 +120,7 @@ class Supervisor:
                 if running.part.vital:
                     self.ending = f"{name} has ended, and the cloud's state with it"
                     return
-            if running.process is None and time.monotonic() >= running.due:
+            if running.is_due:
                 self._start_again(running)
 
     def _start_again(self, running: Running) -> None:

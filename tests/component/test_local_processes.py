@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,6 +159,36 @@ def test_a_part_that_runs_and_ends_is_run_again_and_again(layout: Layout) -> Non
 
     runs_so_far = layout.root / "runs"
     assert until(lambda: runs_so_far.exists() and runs_so_far.read_text().count("x") >= 3, 5)
+
+
+def test_a_paused_part_runs_on_once_the_pause_is_over(layout: Layout) -> None:
+    keeper.start(layout)
+    control.start(layout, part(layout, "echo x >> runs; echo y >> runs", every=0.1))
+    file = layout.root / "runs"
+    assert until(lambda: file.exists() and len(file.read_text()) >= 6, 5)
+
+    with control.paused(layout, "sh"):
+        before = file.read_text()
+        assert before.endswith("y\n"), "its last run was broken off"
+        time.sleep(0.5)
+        assert file.read_text() == before
+        assert control.parts(layout)["sh"]["paused"]
+
+    assert until(lambda: len(file.read_text()) > len(before), 5)
+
+
+def test_a_paused_part_that_goes_on_for_ever_is_ended_and_started_anew(layout: Layout) -> None:
+    keeper.start(layout)
+    control.start(layout, part(layout, "exec sleep 300"))
+    before = runs(layout)
+
+    with control.paused(layout, "sh"):
+        time.sleep(0.5)
+        assert runs(layout) is None
+
+    assert until(lambda: runs(layout) not in (None, before), 5)
+    with pytest.raises(control.Refused), control.paused(layout, "nobody"):
+        pass
 
 
 def test_the_same_part_twice_is_one_process_and_a_changed_one_replaces_it(layout: Layout) -> None:
