@@ -51,7 +51,7 @@ class Adapters:
     @cached_property
     def authorities(self) -> ParameterAuthorities:
         """The CAs."""
-        return ParameterAuthorities(self._ssm, self._settings.parameter_prefix)
+        return ParameterAuthorities(self._ssm, self._settings.parameter_prefix, now)
 
     @cached_property
     def _tables(self) -> Tables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -33,8 +34,10 @@ class Trust:
 
     @property
     def version(self) -> str:
-        """Changes when what a client must install changes; a new CRL alone does not."""
-        parts = (self.registry, self.registry_address, self.ca_bundle, self.client_ca)
+        """Changes when what a client must install changes; a new CRL alone does not, nor does
+        another of the same CAs that signs now, which comes first."""
+        authorities = (_in_any_order(pem) for pem in (self.ca_bundle, self.client_ca))
+        parts = (self.registry, self.registry_address, *authorities)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, str | int]:
@@ -59,6 +62,11 @@ class Trust:
         return {key: text.encode() for key, text in zip(TRUST_KEYS, texts, strict=True)}
 
 
+def _in_any_order(pem: str) -> str:
+    """The same for the same certificates; *pem* itself where there is one."""
+    return "".join(sorted(re.findall(rf".*?(?:{_END_OF_CERTIFICATE}\n|\Z)", pem, re.DOTALL)))
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedTrust:
     """The trust as it stands in the bucket; None where there is none, or none that can be read.
@@ -75,6 +83,7 @@ class PublishedTrust:
     whole: bool
 
 
+_END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
 _TEXTS = ("registry", "registry_address", "ca_bundle", "client_ca", "crl")
 
 

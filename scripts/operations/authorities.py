@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography import x509
 
-from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
+from chalicelib.adapters.parameters import authority_set_name, key_name
 from chalicelib.domain.model import KeyType, Validity
 from chalicelib.domain.pki import keys, leaves
 from chalicelib.domain.pki.authorities import (
@@ -19,6 +19,7 @@ from chalicelib.domain.pki.authorities import (
     make_client_authority,
     make_server_authority,
 )
+from chalicelib.domain.pki.authority_set import AuthoritySet
 from chalicelib.domain.policy import BACKDATE
 from operations.cloud import CommandError, error_code
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.parameters import AuthoritySet, authority_set_name
+from chalicelib.adapters.parameters import authority_set_name
 from chalicelib.domain.model import KeyType, Validity
 from chalicelib.domain.pki.authorities import AuthorityKind, make_server_authority
+from chalicelib.domain.pki.authority_set import AuthoritySet
 from chalicelib.domain.pki.keys import make_key
 from chalicelib.domain.pki.leaves import certificate_pem
 from localcloud.processes import until

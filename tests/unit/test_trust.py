@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
 
 import pytest
 
+from chalicelib.domain.pki.leaves import certificate_pem
 from chalicelib.domain.trust import RegistryAddress, Trust
 from chalicelib.errors import Misconfigured
+from tests.unit.authorities import client_ca
 
 TRUST = Trust(
     registry="registry.example.com:8443",
@@ -44,6 +47,21 @@ def test_the_version_is_16_hex_digits() -> None:
 
 def test_the_version_does_not_change_with_every_new_revocation_list() -> None:
     assert replace(TRUST, crl="new\n", crl_number=42).version == TRUST.version
+
+
+def test_the_version_does_not_change_with_which_ca_comes_first() -> None:
+    """The first is the one that signs now; what a client trusts is the same."""
+    one, other = (certificate_pem(client_ca(number).certificate) for number in (1, 2))
+    trust = replace(TRUST, ca_bundle=one + other, client_ca=one + other)
+    assert replace(trust, ca_bundle=other + one, client_ca=other + one).version == trust.version
+    assert replace(trust, ca_bundle=one).version != trust.version
+
+
+def test_the_version_of_one_ca_is_what_installed_hosts_know_it_by() -> None:
+    """A hash over the parts as they are: releases before this one had it so."""
+    parts = [TRUST.registry, TRUST.registry_address, TRUST.ca_bundle, TRUST.client_ca]
+    expected = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    assert TRUST.version == expected
 
 
 def test_the_version_tells_parts_apart_wherever_one_ends() -> None:

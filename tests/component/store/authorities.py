@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from chalicelib.adapters.parameters import AuthoritySet, authority_set_name, key_name
+from chalicelib.adapters.parameters import authority_set_name, key_name
 from chalicelib.domain.model import KeyType, Validity
 from chalicelib.domain.pki.authorities import (
     AuthorityKind,
     make_client_authority,
     make_server_authority,
 )
+from chalicelib.domain.pki.authority_set import AuthoritySet
 from chalicelib.domain.pki.keys import make_key, private_key_pem
 from chalicelib.domain.pki.leaves import certificate_pem
 from tests.component.emulated_aws import EmulatedAws
