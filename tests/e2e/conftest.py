@@ -78,6 +78,15 @@ class Cloud:
             prefix.lower(),
         )
 
+    def newcomer(self, name: str, policy: str | None = "DeveloperPolicyArn") -> Person:
+        """A new IAM user with the policy of this output of the stack's."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        if policy:
+            iam.attach_user_policy(UserName=name, PolicyArn=self.outputs()[policy])
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return Person(self.variables["API_URL"], key["AccessKeyId"], key["SecretAccessKey"], name)
+
     @contextmanager
     def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
         """Meanwhile the role with this logical id in the stack may not do that."""
@@ -110,14 +119,23 @@ class Cloud:
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
     """A local cloud of the tests' own, beside one that a developer may have running."""
-    directory = CHECKOUT / "build" / "test-cloud"
+    with local_cloud("test-cloud") as running:
+        yield running
+
+
+@contextmanager
+def local_cloud(name: str) -> Iterator[Cloud]:
+    """A new local cloud in this directory of build/, beside any others; it is down in the end."""
+    directory = CHECKOUT / "build" / name
     own = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     own["REGISTRY_TRUST_LOCAL"] = str(directory)
     _local("down", own)
-    up = _local("up", own)
-    assert up.returncode == 0, up.stdout + up.stderr
-    yield Cloud(directory, _variables(directory / "env"))
-    down = _local("down", own)
+    try:
+        up = _local("up", own)
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Cloud(directory, _variables(directory / "env"))
+    finally:
+        down = _local("down", own)
     assert down.returncode == 0, down.stdout + down.stderr
 
 
@@ -153,17 +171,7 @@ def dev2(newcomer: Callable[..., Person]) -> Person:
 @pytest.fixture(scope="session")
 def newcomer(cloud: Cloud) -> Callable[..., Person]:
     """Makes IAM users: newcomer(name) with the developer policy, newcomer(name, None) with none."""
-    outputs = cloud.outputs()
-    iam = cloud.client("iam")
-
-    def make(name: str, policy: str | None = "DeveloperPolicyArn") -> Person:
-        iam.create_user(UserName=name)
-        if policy:
-            iam.attach_user_policy(UserName=name, PolicyArn=outputs[policy])
-        key = iam.create_access_key(UserName=name)["AccessKey"]
-        return Person(cloud.variables["API_URL"], key["AccessKeyId"], key["SecretAccessKey"], name)
-
-    return make
+    return cloud.newcomer
 
 
 @pytest.fixture(scope="session")
