@@ -299,6 +299,7 @@ BEHIND_THE_SCENES = {
     "no_csr",
     "no_time",
     "no_instance_profile",
+    "odd_report",
     "ssm_unreadable",
     "trust_not_stored",
 }
