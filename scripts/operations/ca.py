@@ -6,7 +6,7 @@ import argparse
 import sys
 from datetime import UTC, datetime
 
-from operations import authorities, cloud
+from operations import authorities, backup, cloud
 from operations.cloud import CommandError
 from operations.stack import of_stage
 
@@ -14,7 +14,7 @@ from operations.stack import of_stage
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
     given = _parse(arguments)
-    commands = {"init": init, "show": show, "publish": publish}
+    commands = {"init": init, "show": show, "publish": publish, **backup.COMMANDS}
     return cloud.run("scripts/ca", lambda: commands[given.command](given))
 
 
@@ -69,6 +69,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                 choices=authorities.KEY_TYPES,
                 help="ec-p256 by default",
             )
+    backup.declare(commands)
     return parser.parse_args(arguments)
 
 
