@@ -21,6 +21,7 @@ from chalicelib.domain.pki.authorities import (
 )
 from chalicelib.domain.pki.authority_set import AuthoritySet
 from chalicelib.domain.policy import BACKDATE
+from operations import published
 from operations.cloud import CommandError, error_code
 
 # RSA of 2048 bits ends its recommended life within that of a CA (NIST SP 800-57 part 1, table 4).
@@ -56,10 +57,18 @@ def make_missing(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> 
     """Make those of the two CAs that are not there yet; returns which.
 
     Never overwrites: a CA that is there, or comes to be there meanwhile, stays as it is.
-    Raises CommandError.
+    Raises CommandError, also for one that was there before: everybody trusts that one, and another
+    in its place would lock them all out.
     """
     there = read(aws, outputs)
     missing = [kind for kind in AuthorityKind if kind not in there]
+    for kind in missing:
+        if published.was_there(aws, outputs, kind):
+            stage = outputs["ParameterPrefix"].strip("/").rpartition("/")[2]
+            raise CommandError(
+                f"the {kind} CA was there, and its parameter is lost; another in its place would "
+                f"lock everybody out. Put it back: scripts/ca restore --stage {stage}"
+            )
     for kind in missing:
         made = _authority(kind, KeyType(key_type), outputs["RegistryHost"])
         _store(aws, outputs, kind, made)

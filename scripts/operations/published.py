@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import boto3
 from botocore.exceptions import ClientError
 from cryptography import x509
 
@@ -38,6 +39,19 @@ def certificates(s3: Any, outputs: Mapping[str, str], kind: AuthorityKind) -> li
         ) from error
     end = "-----END CERTIFICATE-----\n"
     return [f"{part.strip()}\n{end}" for part in text.split(end.strip()) if part.strip()]
+
+
+def was_there(aws: boto3.Session, outputs: Mapping[str, str], kind: AuthorityKind) -> bool:
+    """Whether a CA of the kind was published, or has signed, as far as what is left tells."""
+    if certificates(aws.client("s3"), outputs, kind):
+        return True
+    table = outputs["CertificatesTable"]
+    try:
+        return bool(aws.client("dynamodb").scan(TableName=table, Limit=1)["Items"])
+    except ClientError as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return False
+        raise
 
 
 def every_list(s3: Any, outputs: Mapping[str, str]) -> Iterator[str]:

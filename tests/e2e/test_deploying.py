@@ -144,16 +144,20 @@ def test_ca_keys_are_secure_strings_under_the_stacks_key(cloud, stage):
     }
 
 
-def test_ca_init_mends_an_interrupted_one(cloud, stage):
-    """One CA is there, the other is not: as after a crash between the two."""
-    ssm = cloud.client("ssm")
-    client_ca = ssm.get_parameter(Name=f"/registry-trust/{stage}/client-ca")["Parameter"]["Value"]
-    ssm.delete_parameter(Name=f"/registry-trust/{stage}/server-ca")
+def test_a_ca_whose_parameter_is_lost_is_not_replaced_by_another(cloud, stage):
+    """Everybody trusts the one that was there; neither command may lock them out."""
+    ssm, name = cloud.client("ssm"), f"/registry-trust/{stage}/client-ca"
+    before = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.delete_parameter(Name=name)
 
-    assert cloud.run("scripts/ca", "init", "--stage", stage).returncode == 0
-    after = ssm.get_parameter(Name=f"/registry-trust/{stage}/client-ca")["Parameter"]["Value"]
-    assert after == client_ca
-    assert ssm.get_parameter(Name=f"/registry-trust/{stage}/server-ca")["Parameter"]["Value"]
+    for command in (("scripts/ca", "init"), ("scripts/deploy",)):
+        refused = cloud.run(*command, "--stage", stage)
+        assert refused.returncode == 1, refused.stdout
+        assert f"scripts/ca restore --stage {stage}" in refused.stderr
+
+    restored = cloud.run("scripts/ca", "restore", "--stage", stage)
+    assert restored.returncode == 0, restored.stderr
+    assert json.loads(ssm.get_parameter(Name=name)["Parameter"]["Value"]) == json.loads(before)
 
 
 @pytest.mark.parametrize("key_type", ["ec-p384", "rsa-4096"])
