@@ -11,6 +11,7 @@ from importlib import metadata
 from localcloud.hooks import (
     call_counts,
     dropped_properties,
+    elastic_ips,
     event_conditions,
     event_retries,
     faults,
@@ -51,6 +52,7 @@ def apply_all(layout: Layout) -> None:
     ssm_resources.apply()
     queue_batches.apply()
     instance_profiles.apply()
+    elastic_ips.apply()
     dropped_properties.apply()
     event_retries.apply()
     event_conditions.apply()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,47 @@ def name_resources(find: Callable[[Request], str | None]) -> None:
         return extract
 
     rebind(module("core.iam_actions"), "extract_resource_arn", wrap)
+
+
+def judge_each(
+    service: str, find: Callable[[Request], Sequence[str]], facts: Callable[[str], dict[str, str]]
+) -> None:
+    """Judge a request to the service by every ARN that *find* names; all must be allowed.
+
+    facts: of a resource, by its ARN, the keys that conditions may ask for.
+    """
+    # Of the request at hand: set while its resource is looked for, read when it is judged.
+    named: ContextVar[Sequence[str]] = ContextVar("named", default=())
+
+    def first(request: Request) -> str | None:
+        """The first stands for all that are named; enforce judges each of them."""
+        named.set(find(request) if request.service == service else ())
+        return named.get()[0] if named.get() else None
+
+    def wrap(inner: Any) -> Any:
+        def enforce(
+            access_key: str,
+            action: str,
+            of: str,
+            region: str,
+            resource_arn: str = "*",
+            service_context: dict[str, Any] | None = None,
+        ) -> Any:
+            arns = named.get() if of == service else ()
+            for arn in arns or (resource_arn,):
+                context = {**(service_context or {}), **(facts(arn) if arns else {})}
+                denied = inner(access_key, action, of, region, arn, context)
+                if denied:
+                    return denied
+            return None
+
+        return enforce
+
+    name_resources(first)
+    rebind(module("core.iam_evaluator"), "enforce", wrap)
+
+
+def tag_facts(tags: Any, arn: str, *prefixes: str) -> dict[str, str]:
+    """The condition keys that the tags of an EC2 resource make; tags: the emulator's, by id."""
+    found = tags.get(arn.rpartition("/")[2]) or []
+    return {f"{prefix}/{tag['Key']}": tag["Value"] for tag in found for prefix in prefixes}
