@@ -1,4 +1,5 @@
-"""Elastic IP addresses on the emulated AWS, with our hooks: of stacks, and who may move them."""
+"""What a machine for the registry needs of the emulated AWS, with our hooks: an Elastic IP address
+in a stack, who may move one, and which zones have machines of a type."""
 
 from __future__ import annotations
 
@@ -60,14 +61,29 @@ def test_a_stack_has_an_address_keeps_it_and_gives_it_back(aws: EmulatedAws) -> 
     assert ec2.describe_addresses()["Addresses"] == []
 
 
-def test_without_the_hook_it_would_not() -> None:
-    """Once it would, the hook refuses to start and is to go. Asked in a process without hooks."""
+def test_without_the_hooks_it_would_not() -> None:
+    """Once it would, they refuse to start and are to go. Asked in a process without hooks."""
     ask = (
-        "from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS as known;"
-        "print('AWS::EC2::EIP' in known, 'AWS::EC2::LaunchTemplate' in known)"
+        "from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS as types;"
+        "from ministack.services.ec2 import _ACTION_MAP as actions;"
+        "print('AWS::EC2::EIP' in types, 'AWS::EC2::LaunchTemplate' in types,"
+        "'DescribeInstanceTypeOfferings' in actions, 'DescribeInstanceTypes' in actions)"
     )
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == ["False", "True", "False", "True"]
+
+
+def test_an_old_zone_lacks_new_types(aws: EmulatedAws) -> None:
+    def zones(instance_type: str) -> list[str]:
+        offers = aws.client("ec2").describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
+        )["InstanceTypeOfferings"]
+        return [offer["Location"] for offer in offers if offer["InstanceType"] == instance_type]
+
+    assert zones("t3.small") == ["us-east-1a", "us-east-1b"]
+    assert zones("t2.small") == ["us-east-1a", "us-east-1b", "us-east-1c"]
+    assert zones("t9.tiny") == []
 
 
 def allow(resource: str, **more: Any) -> dict[str, Any]:

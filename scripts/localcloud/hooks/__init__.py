@@ -16,6 +16,7 @@ from localcloud.hooks import (
     event_retries,
     faults,
     instance_metadata,
+    instance_offers,
     instance_profiles,
     instance_queries,
     instance_states,
@@ -53,6 +54,7 @@ def apply_all(layout: Layout) -> None:
     queue_batches.apply()
     instance_profiles.apply()
     elastic_ips.apply()
+    instance_offers.apply()
     dropped_properties.apply()
     event_retries.apply()
     event_conditions.apply()
