@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import boto3
 
-from operations import authorities, boot, cloud
+from operations import authorities, boot, cloud, placing
 from operations.cloud import CommandError
 from operations.packaging import ArtifactBucket, package
 from operations.stack import Stack, of_stage
@@ -37,6 +38,7 @@ def deploy(given: argparse.Namespace) -> None:
     _say("packaging the functions")
     made = package(given.stage, aws.region_name)
     _refuse_unknown(parameters, made.template["Parameters"])
+    parameters |= _place_registry_host(aws, parameters, stack, made.template["Parameters"])
     artifacts = ArtifactBucket(aws)
     template = artifacts.upload(made)
     _say("handing the template to CloudFormation")
@@ -54,7 +56,9 @@ def deploy(given: argparse.Namespace) -> None:
     parameters = stack.parameters()
     script = boot.publish(aws, outputs, parameters, api_url)
     _say(f"published the instances' user data: {script}")
-    _print_next(given.stage, aws.region_name, outputs, api_url, (parameters["InstanceTag"], script))
+    registry = _registry_host(given.stage, outputs, parameters)
+    instance = (parameters["InstanceTag"], script)
+    _print_next(given.stage, aws.region_name, outputs, api_url, instance, registry)
 
 
 def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
@@ -69,6 +73,8 @@ def _parameters(given: argparse.Namespace, stack: Stack) -> dict[str, str]:
         parameters["RegistryPort"] = match["port"] or "443"
     elif "RegistryHost" not in stack.parameters():
         raise CommandError("the first time, say where the registry is: --registry-host HOST[:PORT]")
+    if given.with_registry_host and parameters.setdefault("RegistryHostInstance", "true") != "true":
+        raise CommandError("--with-registry-host, or RegistryHostInstance=false: not both")
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         parameters.setdefault("RequireTls", "false")
     return parameters
@@ -80,6 +86,17 @@ def _refuse_unknown(parameters: Mapping[str, str], known: Collection[str]) -> No
         raise CommandError(
             f"no such parameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
+
+
+def _place_registry_host(
+    aws: boto3.Session, given: Mapping[str, str], stack: Stack, known: Mapping[str, Any]
+) -> dict[str, str]:
+    """What its machine needs besides what was given, if there is to be one."""
+    by_default = {name: str(each["Default"]) for name, each in known.items() if "Default" in each}
+    kept = {**by_default, **stack.parameters()}
+    if {**kept, **given}["RegistryHostInstance"] != "true":
+        return {}
+    return placing.parameters(aws, given, kept)
 
 
 def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> None:
@@ -96,10 +113,36 @@ def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> N
     _say("stored the Slack webhook")
 
 
+def _registry_host(stage: str, outputs: dict[str, str], parameters: dict[str, str]) -> str:
+    """What there is to do about the registry, on lines of its own."""
+    address, name = outputs.get("RegistryHostAddress"), parameters["RegistryHost"]
+    if address is None:
+        lines = [
+            f"run it under the instance profile {outputs['RegistryHostInstanceProfileName']},",
+            f"its images in s3://{outputs['RegistryBucket']}",
+            "(or have it run: scripts/deploy --with-registry-host)",
+        ]
+    elif parameters["RegistryHostZone"]:
+        lines = [f"is {name}, {address}: Route 53 has the record"]
+    else:
+        lines = [f"is {address}. Make a DNS record: {name} A {address}"]
+        if not parameters["RegistryAddress"]:
+            lines.append("Until then the clients that are set up here have it in /etc/hosts")
+    if address is not None:
+        lines.append("A new machine takes some minutes. How it is:")
+        lines.append(f"scripts/registry-host check --stage {stage}")
+    return f"\n{' ' * 18}".join(lines)
+
+
 def _print_next(
-    stage: str, region: str, outputs: dict[str, str], api_url: str, instance: tuple[str, str]
+    stage: str,
+    region: str,
+    outputs: dict[str, str],
+    api_url: str,
+    instance: tuple[str, str],
+    registry: str,
 ) -> None:
-    """instance: the tag that makes one ours, and where the user data is."""
+    """instance: the tag that makes one ours, and where the user data is. registry: what of it."""
     tag, script = instance
     print(
         f"""
@@ -107,8 +150,7 @@ deployed. What next:
 
   let people in   attach {outputs["DeveloperPolicyArn"]}
                   to those who need certificates (admins: {outputs["AdminPolicyArn"]})
-  the registry    run it under the instance profile {outputs["RegistryHostInstanceProfileName"]},
-                  its images in s3://{outputs["RegistryBucket"]}
+  the registry    {registry}
   an instance     launch it under the instance profile {outputs["DockerInstanceProfileName"]},
                   tagged {tag}=pull or push: it enrols itself. Without an SSM agent
                   it needs {script} as its user data
@@ -131,6 +173,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--stage", required=True, type=_stage, help="which deployment, e.g. prod")
     parser.add_argument("--registry-host", metavar="HOST[:PORT]", help="needed the first time")
+    parser.add_argument(
+        "--with-registry-host",
+        action="store_true",
+        help="have a machine for the registry made too; kept until RegistryHostInstance=false",
+    )
     parser.add_argument("--slack-webhook-file", type=_file, metavar="F", help="kept encrypted")
     parser.add_argument(
         "--param",
