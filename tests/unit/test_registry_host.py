@@ -123,7 +123,7 @@ def test_every_listen_address_has_its_default_server() -> None:
 def test_registry_yml_on_aws_leaves_endpoint_and_credentials_to_the_registry() -> None:
     parsed = yaml.safe_load(registry_config(layout(), STORAGE, http_secret=SECRET))
     assert parsed["storage"]["s3"] == {
-        "region": "eu-west-1", "bucket": "team-images", "encrypt": True,
+        "region": "eu-west-1", "bucket": "team-images", "encrypt": True, "chunksize": 20 * 2**20,
     }  # fmt: skip
     assert parsed["storage"]["redirect"] == {"disable": True}
     assert parsed["storage"]["delete"] == {"enabled": True}

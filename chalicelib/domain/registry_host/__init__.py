@@ -26,9 +26,16 @@ to the next. It runs `sh <config_dir>/registry-refresh <config_dir>/refresh.env`
 `<config_dir>/registry.yml`, and from then on runs registry-refresh again and again, by the units of
 `host_units(layout)` where there is systemd: each run is short, exits 0 when all is current, and
 tells how it went in `<state_dir>/status.json`.
+
+All that is done by one script on a machine of its own:
+
+    setup = HostSetup(layout, storage, source, image="registry:3")
+    setup.script            # to be run there; it fetches `setup.release` from `setup.release_key`
 """
 
 from chalicelib.domain.registry_host.files import (
+    KEEPALIVE_TIME_SINCE,
+    host_command,
     host_files,
     host_units,
     nginx_config,
@@ -36,13 +43,18 @@ from chalicelib.domain.registry_host.files import (
 )
 from chalicelib.domain.registry_host.layout import HostLayout
 from chalicelib.domain.registry_host.refresh import RefreshSource, refresh_settings
+from chalicelib.domain.registry_host.setup import SCRIPT_KEY, HostSetup
 from chalicelib.domain.registry_host.storage import FileStorage, S3Storage
 
 __all__ = [
+    "KEEPALIVE_TIME_SINCE",
+    "SCRIPT_KEY",
     "FileStorage",
     "HostLayout",
+    "HostSetup",
     "RefreshSource",
     "S3Storage",
+    "host_command",
     "host_files",
     "host_units",
     "nginx_config",

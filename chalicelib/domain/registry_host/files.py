@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from chalicelib.domain.registry_host.layout import HostLayout, Version
 from chalicelib.domain.registry_host.refresh import (
     RefreshSource,
+    aws_functions,
     refresh_script,
     refresh_settings,
 )
@@ -14,6 +16,14 @@ from chalicelib.domain.registry_host.storage import FileStorage, S3Storage, yaml
 from chalicelib.domain.templates import checked, fill, read
 
 KEEPALIVE_TIME_SINCE: Version = (1, 19, 10)
+COMMAND_PATH = "/usr/local/sbin/registry-host"
+UNITS = (
+    "registry-nginx.service",
+    "registry-refresh.service",
+    "registry-refresh.timer",
+    "registry-logrotate.service",
+    "registry-logrotate.timer",
+)
 
 
 def host_files(
@@ -35,16 +45,43 @@ def host_files(
 
 
 def host_units(layout: HostLayout) -> Mapping[str, str]:
-    """Name to text of the systemd units that run registry-refresh again and again.
+    """Name to text of the systemd units: nginx, registry-refresh, the rotation of logs.
 
     Raises Misconfigured for a directory that systemd would read as more than itself.
     """
     # systemd.unit(5): % begins a specifier, which path names of ours have no need for.
-    values = {"CONFIG_DIR": checked("config_dir", layout.config_dir, r"[^%]+")}
-    return {
-        "registry-refresh.service": fill(read("registry/registry-refresh.service"), values),
-        "registry-refresh.timer": fill(read("registry/registry-refresh.timer"), {}),
+    texts = {name: read(f"registry/{name}") for name in UNITS}
+    directories = {
+        field.upper(): checked(field, getattr(layout, field), r"[^%]+")
+        for field in ("config_dir", "state_dir", "log_dir", "run_dir")
     }
+    return {name: fill(text, _wanted(text, directories)) for name, text in texts.items()}
+
+
+def machine_files(layout: HostLayout) -> Mapping[str, tuple[int, str]]:
+    """Path to mode and text of what a machine of its own has besides `host_files`."""
+    directories = {
+        field.upper(): getattr(layout, field) for field in ("state_dir", "log_dir", "run_dir")
+    }
+    units = {f"/etc/systemd/system/{name}": text for name, text in host_units(layout).items()}
+    logrotate, tmpfiles = read("registry/logrotate.conf"), read("registry/tmpfiles.conf")
+    texts = {
+        f"{layout.config_dir}/logrotate.conf": fill(logrotate, _wanted(logrotate, directories)),
+        "/etc/tmpfiles.d/registry-trust.conf": fill(tmpfiles, _wanted(tmpfiles, directories)),
+        **units,
+    }
+    command = {COMMAND_PATH: (0o755, host_command(layout))}
+    return {path: (0o644, text) for path, text in texts.items()} | command
+
+
+def host_command(layout: HostLayout) -> str:
+    """registry-host: what looks after a host, run by whoever is responsible for it."""
+    values = {"CONFIG_DIR": shlex.quote(layout.config_dir), "AWS_FUNCTIONS": aws_functions()}
+    return fill(read("registry/registry-host"), values)
+
+
+def _wanted(template: str, values: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in values.items() if f"@{name}@" in template}
 
 
 def nginx_config(layout: HostLayout) -> str:

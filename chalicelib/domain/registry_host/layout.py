@@ -45,15 +45,23 @@ class HostLayout:
 
     @classmethod
     def system(
-        cls, registry: str, *, user: str = "www-data", nginx_version: Version = (1, 18, 0)
+        cls,
+        registry: str,
+        *,
+        upstream: str = "127.0.0.1:5000",
+        user: str = "www-data",
+        nginx_version: Version = (1, 18, 0),
     ) -> HostLayout:
-        """A machine of its own, with nginx's master run by root."""
+        """A machine of its own, with nginx's master run by root, on the port of *registry*."""
+        port = registry.partition(":")[2] or "443"
         return cls(
             registry=registry,
             config_dir="/etc/registry-trust",
             state_dir="/var/lib/registry-trust",
             log_dir="/var/log/registry-trust",
             run_dir="/run/registry-trust",
+            listen=(port, f"[::]:{port}"),
+            upstream=upstream,
             user=user,
             nginx_version=nginx_version,
         )

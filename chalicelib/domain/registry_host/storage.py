@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from chalicelib.domain.templates import BUCKET, PATH, REGION, URL, checked
 
+# S3 takes 10,000 parts an object, so a layer may have 200 GB. The registry holds a part or two of
+# each upload in memory; without this they have 10 MiB.
+CHUNK_BYTES = 20 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class S3Storage:
@@ -29,6 +33,7 @@ class S3Storage:
             f'    region: "{checked("region", self.region, REGION)}"',
             f'    bucket: "{checked("bucket", self.bucket, BUCKET)}"',
             f"    encrypt: {yaml_bool(self.encrypt)}",
+            f"    chunksize: {CHUNK_BYTES}",
         ]
         if self.key_id:
             lines.append(f'    keyid: "{checked("key_id", self.key_id, r"[A-Za-z0-9:/_-]+")}"')
