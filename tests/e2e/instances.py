@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from localcloud import images
@@ -16,6 +17,7 @@ from localcloud.sandbox import Sandbox
 
 Enrolment = dict[str, Any]
 ENROLLED_SECONDS = 90.0
+_EVENT = ("version", "id", "detail-type", "account", "time", "region")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,57 @@ class Fleet:
         """How often the emulated AWS was called, by action and caller, a moment ago."""
         return read_json(self.layout.api_calls)
 
+    def invoke(self, function: str) -> Any:
+        """Have a function of the clock's run now, as an operator does. function: of the outputs."""
+        event = {**dict.fromkeys(_EVENT, ""), "source": "operator", "resources": [], "detail": {}}
+        answer = self.cloud.client("lambda").invoke(
+            FunctionName=self.cloud.outputs()[function], Payload=json.dumps(event).encode()
+        )
+        said = json.loads(answer["Payload"].read())
+        assert "FunctionError" not in answer, said
+        return said
+
+    def reconcile(self) -> int:
+        """All instances are compared with their records; how many are to be looked at.
+
+        The clock may have done so a moment before, and then there is none left.
+        """
+        return int(self.invoke("ReconcileInstancesFunction")["asked"])
+
+    def make_due(self, instance_id: str) -> None:
+        """Its next look is an hour ago."""
+        past = datetime.now(UTC) - timedelta(hours=1)
+        self._set(
+            "InstancesTable",
+            {"instance_id": instance_id},
+            look_at=_time(past),
+            due_key=f"{past:%Y-%m-%dT%H:%M:%SZ}#{instance_id}",
+        )
+
+    def make_old(self, serial: str) -> None:
+        """By its record the certificate began so long ago that its last third has begun."""
+        began = datetime.now(UTC) - timedelta(days=300)
+        self._set("CertificatesTable", {"serial": serial}, not_before=_time(began))
+
+    def make_ended(self, serial: str) -> None:
+        """By its record the certificate ended an hour ago."""
+        ended = datetime.now(UTC) - timedelta(hours=1)
+        self._set(
+            "CertificatesTable",
+            {"serial": serial},
+            not_after=_time(ended),
+            expiry_day=f"{ended:%Y-%m-%d}",
+            expiry_key=f"{ended:%Y-%m-%dT%H:%M:%SZ}#{serial}",
+        )
+
+    def _set(self, table: str, key: dict[str, str], **attributes: str) -> None:
+        self.cloud.client("dynamodb").update_item(
+            TableName=self.cloud.outputs()[table],
+            Key={name: {"S": value} for name, value in key.items()},
+            UpdateExpression="SET " + ", ".join(f"{name} = :{name}" for name in attributes),
+            ExpressionAttributeValues={f":{n}": {"S": v} for n, v in attributes.items()},
+        )
+
     def ec2(self, action: str, instance_id: str) -> None:
         """stop, start or terminate it, as the operator."""
         getattr(self.cloud.client("ec2"), f"{action}_instances")(InstanceIds=[instance_id])
@@ -106,3 +159,8 @@ class Fleet:
             self.layout.faults.write_text(json.dumps(faults))
         else:
             self.layout.faults.unlink(missing_ok=True)
+
+
+def _time(at: datetime) -> str:
+    """As pynamodb writes it."""
+    return f"{at:%Y-%m-%dT%H:%M:%S.%f+0000}"

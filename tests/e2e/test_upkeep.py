@@ -20,7 +20,6 @@ from localcloud.processes import until
 from tests.e2e.instances import Fleet
 
 DAY = timedelta(days=1)
-EVENT = ("version", "id", "detail-type", "account", "time", "region")
 
 # With the credentials of the instance's role, as the metadata service gives them.
 ASK_BY_ITSELF = r"""
@@ -53,56 +52,15 @@ def launch(fleet: Fleet) -> Iterator[Callable[[], str]]:
         fleet.ec2("terminate", each)
 
 
-def invoke(fleet: Fleet, function: str) -> Any:
-    """A function of the clock's, as an operator does."""
-    event = {**dict.fromkeys(EVENT, ""), "source": "operator", "resources": [], "detail": {}}
-    answer = fleet.cloud.client("lambda").invoke(
-        FunctionName=fleet.cloud.outputs()[function], Payload=json.dumps(event).encode()
-    )
-    said = json.loads(answer["Payload"].read())
-    assert "FunctionError" not in answer, said
-    return said
-
-
-def reconcile(fleet: Fleet) -> int:
-    """All instances are compared with their records."""
-    return int(invoke(fleet, "ReconcileInstancesFunction")["asked"])
-
-
-def make_due(fleet: Fleet, instance_id: str) -> None:
-    """Its next look is an hour ago."""
-    past = datetime.now(UTC) - timedelta(hours=1)
-    fleet.cloud.client("dynamodb").update_item(
-        TableName=fleet.cloud.outputs()["InstancesTable"],
-        Key={"instance_id": {"S": instance_id}},
-        UpdateExpression="SET look_at = :at, due_key = :key",
-        ExpressionAttributeValues={
-            ":at": {"S": f"{past:%Y-%m-%dT%H:%M:%S.%f+0000}"},
-            ":key": {"S": f"{past:%Y-%m-%dT%H:%M:%SZ}#{instance_id}"},
-        },
-    )
-
-
-def make_old(fleet: Fleet, serial: str) -> None:
-    """By its record the certificate began so long ago that its last third has begun."""
-    began = datetime.now(UTC) - 300 * DAY
-    fleet.cloud.client("dynamodb").update_item(
-        TableName=fleet.cloud.outputs()["CertificatesTable"],
-        Key={"serial": {"S": serial}},
-        UpdateExpression="SET not_before = :at",
-        ExpressionAttributeValues={":at": {"S": f"{began:%Y-%m-%dT%H:%M:%S.%f+0000}"}},
-    )
-
-
 def test_in_the_last_third_of_its_life_a_certificate_is_renewed_for_the_same_key(
     fleet: Fleet, launch: Callable[[], str]
 ) -> None:
     id_ = launch()
     before = fleet.enrolled(id_)
     key = fleet.run(id_, "cat /etc/docker/certs.d/$REGISTRY/client.key | sha256sum").stdout
-    make_old(fleet, before["serial"])
-    make_due(fleet, id_)
-    assert reconcile(fleet) >= 1
+    fleet.make_old(before["serial"])
+    fleet.make_due(id_)
+    fleet.reconcile()
     after = fleet.wait(id_, lambda e: e["state"] == "enrolled" and e["serial"] != before["serial"])
     assert fleet.asks(id_) == "200"
     assert fleet.certificate(after["serial"])["renews"] == before["serial"]
@@ -115,8 +73,8 @@ def test_what_is_in_order_is_looked_at_and_kept(fleet: Fleet, launch: Callable[[
     """The twin: due, but its certificate is not old."""
     id_ = launch()
     before = fleet.enrolled(id_)
-    make_due(fleet, id_)
-    reconcile(fleet)
+    fleet.make_due(id_)
+    fleet.reconcile()
     after = fleet.wait(
         id_,
         lambda e: e["state"] == "enrolled" and e["enrolled_at"] != before["enrolled_at"],
@@ -133,7 +91,7 @@ def another_server_ca(fleet: Fleet) -> Iterator[Callable[[], None]]:
 
     def publish(value: str) -> None:
         ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
-        invoke(fleet, "RefreshCrlFunction")
+        fleet.invoke("RefreshCrlFunction")
 
     def add() -> None:
         validity = Validity.starting(datetime.now(UTC), 100 * DAY, DAY)
@@ -156,7 +114,7 @@ def test_a_new_ca_reaches_an_enrolled_instance(
     count = "grep -c BEGIN /etc/docker/certs.d/$REGISTRY/ca.crt"
     assert fleet.run(id_, count).stdout == "1\n"
     another_server_ca()
-    assert reconcile(fleet) >= 1
+    fleet.reconcile()
     # A function keeps the trust for a minute; the clock asks again.
     after = fleet.wait(
         id_,
@@ -178,7 +136,7 @@ def test_a_launch_and_an_end_that_no_event_told_of_are_found_by_the_clock(
         assert fleet.enrolment(id_) == {}
         serial = fleet.enrolled(id_, seconds=200)["serial"]
         fleet.ec2("terminate", id_)
-        reconcile(fleet)
+        fleet.reconcile()
         fleet.wait(id_, lambda e: e["state"] == "gone")
     finally:
         fleet.load()
@@ -210,7 +168,7 @@ def test_who_asks_by_itself_is_looked_at_and_barred_once_its_certificate_was_rev
     refused = fleet.run(id_, ask).stdout
     assert refused.endswith("\n403"), refused
     assert '"instance_barred"' in refused
-    make_due(fleet, id_)
-    reconcile(fleet)
+    fleet.make_due(id_)
+    fleet.reconcile()
     fleet.wait(id_, lambda e: e["code"] == "certificate_revoked")
     assert until(lambda: fleet.certificate(other)["status"] == "revoked", 20)
