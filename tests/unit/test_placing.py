@@ -20,7 +20,7 @@ NETWORK = {"RegistryHostVpc": "vpc-1", "RegistryHostSubnets": "subnet-1,subnet-2
 
 
 class Account:
-    """As much of EC2 and Route 53 as is asked, with a default VPC whose third zone is an old one."""
+    """EC2 and Route 53 as far as they are asked; the default VPC has an old zone, the third."""
 
     def __init__(self) -> None:
         self.default_vpcs = ["vpc-1"]
