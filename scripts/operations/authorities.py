@@ -70,7 +70,7 @@ def make_missing(aws: boto3.Session, outputs: dict[str, str], key_type: str) -> 
                 f"lock everybody out. Put it back: scripts/ca restore --stage {stage}"
             )
     for kind in missing:
-        made = _authority(kind, KeyType(key_type), outputs["RegistryHost"])
+        made = make(kind, key_type, outputs["RegistryHost"])
         _store(aws, outputs, kind, made)
     return missing
 
@@ -88,8 +88,9 @@ def publish(aws: boto3.Session, outputs: dict[str, str]) -> None:
         )
 
 
-def _authority(kind: AuthorityKind, key_type: KeyType, host: str) -> Authority:
-    key = keys.make_key(key_type)
+def make(kind: AuthorityKind, key_type: str, host: str) -> Authority:
+    """A new one. key_type: one of KEY_TYPES. host: the registry's, without port."""
+    key = keys.make_key(KeyType(key_type))
     serial = leaves.new_serial()
     validity = Validity.starting(datetime.now(UTC), LIFETIME, BACKDATE)
     if kind is AuthorityKind.CLIENT:
@@ -132,7 +133,13 @@ def describe(known: AuthoritySet, now: datetime) -> list[str]:
     for id_, pem in known.certificates.items():
         certificate = x509.load_pem_x509_certificate(pem.encode())
         end = certificate.not_valid_after_utc
-        role = "signs" if id_ == known.active else "trusted"
+        role = _role(known, id_)
         days = (end - now).days
         lines.append(f"{id_}  {role:<8} until {end:%Y-%m-%d} ({days} days)")
     return lines
+
+
+def _role(known: AuthoritySet, id_: str) -> str:
+    if id_ == known.active:
+        return "signs"
+    return "trusted, signs next" if id_ in known.pending else "trusted, signed before"

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from chalicelib.errors import AppError
+
 
 class CommandError(Exception):
     """What went wrong and what to do, for the person who ran the command."""
@@ -53,6 +55,9 @@ def run(command: str, body: Callable[[], Any]) -> int:
     except NoCredentialsError:
         keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         print(f"{command}: no AWS credentials: set AWS_PROFILE, or {keys}", file=sys.stderr)
+        return 1
+    except AppError as error:
+        print(f"{command}: {error}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
         print(f"{command}: AWS said: {error}", file=sys.stderr)
