@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypedDict
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.model import BundleLink
-from chalicelib.domain.trust import TRUST_DOCUMENT, TRUST_KEYS, PublishedTrust, Trust
+from chalicelib.domain.trust import (
+    TRUST_DOCUMENT,
+    TRUST_KEYS,
+    TRUST_LISTS,
+    PublishedTrust,
+    Trust,
+)
 from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
 if TYPE_CHECKING:
@@ -113,11 +119,16 @@ class ConfigBucket:
         except Misconfigured:
             trust = None
         publications = {head.publication for head in there.values()}
+        whole = len(there) == len(found) and len(publications) == 1
+        lists = "" if trust is None else trust.crl
+        if (trust is None or not whole) and (beside := self._read(TRUST_LISTS)) is not None:
+            lists += beside.content.decode(errors="replace")
         return PublishedTrust(
             trust,
             {key: head.version for key, head in there.items()},
             number=max(publications | {0 if trust is None else trust.crl_number}),
-            whole=len(there) == len(found) and len(publications) == 1,
+            whole=whole,
+            crl=lists,
         )
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:

@@ -14,7 +14,8 @@ from chalicelib.errors import Misconfigured
 # publish at once all but one are stopped there, before they have written anything. The document
 # comes last: who reads it finds the files it speaks of already there.
 TRUST_DOCUMENT = "trust/trust.json"
-TRUST_KEYS = ("trust/client-ca.crl", "trust/ca.crt", "trust/client-ca.crt", TRUST_DOCUMENT)
+TRUST_LISTS = "trust/client-ca.crl"
+TRUST_KEYS = (TRUST_LISTS, "trust/ca.crt", "trust/client-ca.crt", TRUST_DOCUMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,15 @@ class PublishedTrust:
     number: the greatest CRL number of any of them; 0 without.
     whole: all objects are of one publication, so nobody was interrupted or overtaken while
     writing them.
+    crl: every published list that can be found; those of *trust*, and where that may not be all
+    of them those that lie by themselves, too.
     """
 
     trust: Trust | None
     versions: Mapping[str, str]
     number: int
     whole: bool
+    crl: str = ""
 
 
 _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"

@@ -13,6 +13,7 @@ from cryptography import x509
 from chalicelib.domain.model import CertificateRecord
 from chalicelib.domain.pki import crl, leaves
 from chalicelib.domain.pki.authorities import Authority, authority_id
+from chalicelib.domain.policy import LONGEST_LIFETIME
 from chalicelib.domain.trust import PublishedTrust, Trust
 from chalicelib.errors import Contended, DependencyFailed, Misconfigured
 
@@ -32,6 +33,11 @@ LAST_BEGIN = timedelta(seconds=12)
 PATIENCE = timedelta(seconds=2)
 PAUSE_SECONDS = 0.2
 
+# How many of the serials that a message is about it names.
+_NAMED = 10
+
+_CLOCKS_DIFFER = timedelta(days=1)
+
 
 class Authorities(Protocol):
     """The CAs in force."""
@@ -49,8 +55,8 @@ class Authorities(Protocol):
 class Revocations(Protocol):
     """What has been revoked."""
 
-    def revocations(self, issuer_id: str, now: datetime) -> Iterable[Mapping[str, str]]:
-        """The rows that the issuer's CRL must show, as they were stored."""
+    def revocations(self, issuer_id: str, since: datetime) -> Iterable[Mapping[str, str]]:
+        """The issuer's rows, as they were stored, of what had not ended at *since*."""
 
     def pending(self) -> Sequence[str]:
         """Serials that no published list is known to show yet."""
@@ -135,7 +141,7 @@ class TrustKeeper:
                 break
             number = self.revocations.next_crl_number(before.number)
             pending = self.revocations.pending()
-            trust = self._trust(number)
+            trust = self._trust(number, crl.readable_lists(before.crl))
             try:
                 self.publication.publish(trust, before)
             except Contended:
@@ -157,7 +163,7 @@ class TrustKeeper:
                 return published
             self.pause(PAUSE_SECONDS)
 
-    def _trust(self, number: int) -> Trust:
+    def _trust(self, number: int, before: Sequence[crl.PublishedCrl]) -> Trust:
         now = self.now()
         self.authorities.reread()
         signers = self.authorities.client_signers()
@@ -166,19 +172,37 @@ class TrustKeeper:
             registry_address=self.registry_address,
             ca_bundle=_pem(self.authorities.server_certificates()),
             client_ca=_pem([signer.certificate for signer in signers]),
-            crl="".join(self._crl(signer, number, now) for signer in signers),
+            crl="".join(self._crl(signer, number, now, before) for signer in signers),
             crl_number=number,
         )
 
-    def _crl(self, signer: Authority, number: int, now: datetime) -> str:
-        """One that lacks a row nobody can read is better than none; but somebody has to look."""
+    def _crl(
+        self, signer: Authority, number: int, now: datetime, before: Sequence[crl.PublishedCrl]
+    ) -> str:
+        """One that lacks a row nobody can read is better than none; but somebody has to look.
+
+        before: the lists that were published last. What this CA's own shows is shown again until
+        its row says that the certificate has ended: the rows may be those of a table that was
+        restored from a backup, or made anew.
+        """
+        lists = [each for each in before if each.signed_by(signer.certificate)]
         # A certificate is admitted up to its end by the registry's clock, which may be slow.
-        read = crl.readable(self.revocations.revocations(signer.id, now - crl.BACKDATE))
+        end = now - crl.BACKDATE
+        since = min([end, *(each.this_update for each in lists)])
+        rows = list(self.revocations.revocations(signer.id, since))
+        read = crl.readable(row for row in rows if not crl.ended(row, end))
         for key in read.skipped:
             log.error("UNREADABLE_REVOCATION %r is not on the list of CA %s", key, signer.id)
         for serial in read.mended:
             log.error("UNREADABLE_REVOCATION %s is listed without its date or reason", serial)
-        return crl.sign_crl(signer, number, now, read.revocations)
+        known = {each.serial for each in crl.readable(rows).revocations}
+        lost = [each for one in lists for each in one.others_than(known) if _may_stand(each, now)]
+        if lost:
+            some = ", ".join(format(each.serial, "040x") for each in lost[:_NAMED])
+            log.error(
+                "UNREADABLE_REVOCATION %d rows of CA %s are lost: %s", len(lost), signer.id, some
+            )
+        return crl.sign_crl(signer, number, now, [*read.revocations, *lost])
 
     def _due(self, published: PublishedTrust) -> bool:
         if published.trust is None or not published.whole:
@@ -189,6 +213,12 @@ class TrustKeeper:
             return True
         oldest = min((each.this_update for each in lists), default=None)
         return oldest is None or self.now() >= oldest + crl.BACKDATE + LONGEST_PAUSE
+
+
+def _may_stand(revocation: crl.Revocation, now: datetime) -> bool:
+    """Whether what was revoked then may not have ended yet: it was issued before that."""
+    date = revocation.revoked_at
+    return date == crl.UNKNOWN_DATE or now <= date + LONGEST_LIFETIME + _CLOCKS_DIFFER
 
 
 def _of_its_authorities(

@@ -209,8 +209,8 @@ class MemoryRecords:
     def retire_key(self, record: CertificateRecord, now: datetime) -> None:
         self.revoked_keys.add(record.key_id)
 
-    def revocations(self, issuer_id: str, now: datetime) -> Sequence[dict[str, str]]:
-        end = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    def revocations(self, issuer_id: str, since: datetime) -> Sequence[dict[str, str]]:
+        end = f"{since:%Y-%m-%dT%H:%M:%SZ}"
         return [row for row in self.rows.get(issuer_id, []) if row["sk"] >= end]
 
     def pending(self) -> Sequence[str]:
@@ -314,7 +314,8 @@ class MemoryBundles:
         versions = dict.fromkeys(TRUST_KEYS, f"{len(self.published)}") if self.published else {}
         last = self.published[-1] if self.published else None
         number = 0 if last is None else last.crl_number
-        return PublishedTrust(last, versions, number, self.whole)
+        lists = "" if last is None else last.crl
+        return PublishedTrust(last, versions, number, self.whole, lists)
 
     def publish(self, trust: Trust, instead_of: PublishedTrust) -> None:
         self.before_publish(trust)

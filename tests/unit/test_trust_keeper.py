@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from chalicelib.domain.model import CertificateRecord
+from chalicelib.domain.pki.crl import Revocation, sign_crl
 from chalicelib.domain.pki.leaves import certificate_pem
 from chalicelib.domain.trust import PublishedTrust, Trust
 from chalicelib.errors import DependencyFailed, Misconfigured
@@ -287,6 +288,101 @@ def test_a_row_that_cannot_be_read_is_told_of_and_hides_no_other(
     assert len(told) == 2
     assert "#what" in told[0]
     assert f"{102:040x}" in told[1]
+
+
+class TestRowsThatAreLost:
+    """As when the table was restored from a backup, or made anew."""
+
+    @pytest.fixture
+    def revoked(self, world: World) -> World:
+        world.records.rows[client_ca().id] = [row(101), row(102)]
+        world.trust.refresh()
+        return world
+
+    def test_what_a_list_shows_the_next_one_shows_too(self, revoked: World) -> None:
+        before = entries(revoked)
+        revoked.records.rows = {client_ca().id: [row(102), row(103)]}
+        revoked.trust.refresh()
+        assert entries(revoked) == before | {103: entries(revoked)[103]}
+        revoked.records.rows = {}
+        for _ in range(2):
+            revoked.trust.refresh()
+            assert set(entries(revoked)) == {101, 102, 103}
+
+    def test_somebody_is_told(self, revoked: World, caplog: pytest.LogCaptureFixture) -> None:
+        revoked.trust.refresh()
+        assert caplog.messages == []
+        revoked.records.rows = {client_ca().id: [row(102)]}
+        revoked.trust.refresh()
+        (told,) = caplog.messages
+        assert told.startswith("UNREADABLE_REVOCATION 1 rows")
+        assert f"{101:040x}" in told
+
+    def test_an_entry_goes_when_its_row_says_that_the_certificate_ended(
+        self, revoked: World
+    ) -> None:
+        revoked.records.rows = {client_ca().id: [row(101)]}
+        revoked.time = NOW + 30 * DAY + HOUR
+        revoked.trust.refresh()
+        assert set(entries(revoked)) == {102}
+
+    def test_also_after_days_in_which_none_was_published(
+        self, revoked: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        revoked.time = NOW + 36 * DAY
+        revoked.trust.refresh()
+        assert (entries(revoked), caplog.messages) == ({}, [])
+
+    def test_or_when_no_certificate_of_before_its_date_can_stand(self, revoked: World) -> None:
+        """The longest is of 825 days; these were revoked a day ago."""
+        revoked.records.rows = {}
+        for days, expected in ((824, {101, 102}), (827, set())):
+            revoked.time = NOW + days * DAY
+            revoked.trust.refresh()
+            assert set(entries(revoked)) == expected
+
+    def test_one_of_an_unknown_date_stays(self, world: World) -> None:
+        world.records.rows[client_ca().id] = [{"sk": row(101)["sk"]}]
+        world.trust.refresh()
+        world.records.rows, world.time = {}, NOW + 900 * DAY
+        world.trust.refresh()
+        assert set(entries(world)) == {101}
+
+    def test_what_somebody_else_signed_is_no_list_of_ours(self, world: World) -> None:
+        """Whoever may write to the bucket must not have anybody revoked by that."""
+        other = client_ca(2)
+        planted = sign_crl(other, 9, NOW, [Revocation(101, NOW, "superseded")])
+        world.bundles.published.append(replace(world.trust.refresh(), crl=planted))
+        world.trust.refresh()
+        assert entries(world) == {}
+
+    def test_each_ca_keeps_its_own(self, world: World) -> None:
+        world.authorities.clients = BOTH
+        for serial, ca in enumerate(BOTH, 101):
+            world.records.rows[ca.id] = [row(serial)]
+        world.trust.refresh()
+        world.records.rows = {}
+        found = lists(world.trust.refresh().crl)
+        assert [[entry.serial_number for entry in each] for each in found] == [[101], [102]]
+
+    def test_of_one_that_was_retired_nothing_is_kept(self, revoked: World) -> None:
+        revoked.authorities.clients = [client_ca(2)]
+        assert len(lists(revoked.trust.refresh().crl)) == 1
+        assert entries(revoked) == {}
+
+    def test_one_broken_list_does_not_hide_another(self, revoked: World) -> None:
+        last = revoked.bundles.published[-1]
+        broken = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+        revoked.bundles.published.append(replace(last, crl=broken + last.crl))
+        revoked.records.rows = {}
+        revoked.trust.refresh()
+        assert set(entries(revoked)) == {101, 102}
+
+
+def entries(world: World) -> dict[int, datetime]:
+    """What the only list that is published shows: serial to date."""
+    (only,) = lists(world.trust.current().crl)
+    return {entry.serial_number: entry.revocation_date_utc for entry in only}
 
 
 def test_a_certificate_is_listed_for_as_long_as_a_slow_clock_admits_it(world: World) -> None:

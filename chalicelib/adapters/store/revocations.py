@@ -28,11 +28,13 @@ from chalicelib.adapters.store.tables import (
 )
 from chalicelib.adapters.store.times import stored_time
 from chalicelib.domain.model import CertificateRecord, KeyUse, RevocationReason, Status
+from chalicelib.domain.pki.crl import LIFETIME
 
 _PENDING = "crl-pending"
 
-# How long an entry is kept after its certificate's end; lists stop showing it at the end itself.
-_KEPT_AFTER_END = timedelta(days=1)
+# How long an entry is kept after its certificate's end; lists stop showing it at the end itself, if
+# the entry is still there to say so: for longer than a list can be in force.
+_KEPT_AFTER_END = LIFETIME + timedelta(days=1)
 
 
 class RevocationStore:
@@ -108,14 +110,14 @@ class RevocationStore:
         found = self._items(partition, {**options, "consistent_read": True})
         return [item["sk"]["S"].rpartition("#")[2] for item in found]
 
-    def revocations(self, issuer_id: str, now: datetime) -> Iterator[Mapping[str, str]]:
-        """What *issuer_id*'s list must show at *now*, read consistently, as it was stored.
+    def revocations(self, issuer_id: str, since: datetime) -> Iterator[Mapping[str, str]]:
+        """What *issuer_id*'s list must show from *since* on, read consistently, as it was stored.
 
         Texts sk (NOT-AFTER#SERIAL), serial, revoked_at and reason; a damaged item lacks some.
         Raises DependencyFailed.
         """
         options: dict[str, Any] = {
-            "range_key_condition": StateItem.sk >= stored_time(now),
+            "range_key_condition": StateItem.sk >= stored_time(since),
             "attributes_to_get": ["sk", "serial", "revoked_at", "reason"],
             "consistent_read": True,
         }

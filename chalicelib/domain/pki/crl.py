@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -36,6 +36,7 @@ _UNSPECIFIED = x509.ReasonFlags.unspecified.value
 _EARLIEST_DATE = datetime(1950, 1, 1, tzinfo=UTC)  # RFC 5280 section 5.1.2.4: nothing encodes less
 _SERIAL_LIMIT = 2**159
 _SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
+_END_IN_KEY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _SERIAL_IN_KEY = re.compile(r"#([0-9A-Fa-f]{40})\Z")
 _PEM = re.compile(r"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
@@ -172,6 +173,15 @@ def _date(value: object) -> datetime | None:
     return date if date >= _EARLIEST_DATE else None
 
 
+def ended(row: Mapping[str, object], now: datetime) -> bool:
+    """Whether the certificate that *row* revokes had ended at *now*; its key says when it ends.
+
+    A row whose key says nothing of the kind has not.
+    """
+    end = _END_IN_KEY.match(str(row.get("sk")))
+    return end is not None and end[0] < f"{now:%Y-%m-%dT%H:%M:%SZ}"
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedCrl:
     """One list of a published bundle."""
@@ -220,14 +230,32 @@ class PublishedCrl:
     def listed(self, serial: int) -> Revocation | None:
         """The entry that revokes *serial*. Looks through the whole list."""
         entry = self.crl.get_revoked_certificate_by_serial_number(serial)
-        if entry is None:
-            return None
+        return None if entry is None else _revocation_in(entry)
+
+    def others_than(self, serials: Set[int]) -> list[Revocation]:
+        """The entries that revoke others than these."""
+        found = (_revocation_in(each) for each in self.crl if each.serial_number not in serials)
+        return [revocation for revocation in found if revocation is not None]
+
+
+def _revocation_in(entry: x509.RevokedCertificate) -> Revocation | None:
+    try:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+    except x509.ExtensionNotFound:
+        reason = _UNSPECIFIED
+    revokes = reason in _REASONS
+    return Revocation(entry.serial_number, entry.revocation_date_utc, reason) if revokes else None
+
+
+def readable_lists(pem: str) -> tuple[PublishedCrl, ...]:
+    """Those of a bundle's lists that can be read, in their order; never fails."""
+    found: list[PublishedCrl] = []
+    for block in _PEM.findall(pem):
         try:
-            reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-        except x509.ExtensionNotFound:
-            reason = _UNSPECIFIED
-        revokes = reason in _REASONS
-        return Revocation(serial, entry.revocation_date_utc, reason) if revokes else None
+            found += read_bundle(block)
+        except Misconfigured:
+            continue
+    return tuple(found)
 
 
 def read_bundle(pem: str) -> tuple[PublishedCrl, ...]:

@@ -101,6 +101,28 @@ def test_a_restored_counter_does_not_take_the_published_number_back(
     assert services.trust.refresh().crl_number > published
 
 
+@pytest.mark.parametrize("lost", [(), ("trust/trust.json",)])
+def test_what_was_published_as_revoked_stays_so_when_its_rows_are_lost(
+    aws: EmulatedAws, services: Services, owner: str, lost: tuple[str, ...]
+) -> None:
+    """Also when the document has gone with them: the list still lies by itself."""
+    caller, keeper = Caller(owner, "ann"), services.trust
+    keeper.refresh()
+    serial = services.issuing.issue(IssueRequest(), caller).record.serial
+    services.revoking.revoke(serial, RevocationReason.KEY_COMPROMISE, caller)
+    dynamodb = aws.client("dynamodb")
+    for item in dynamodb.scan(TableName="state")["Items"]:
+        key = {name: item[name] for name in ("pk", "sk")}
+        dynamodb.delete_item(TableName="state", Key=key)
+    for each in lost:
+        aws.client("s3").delete_object(Bucket=BUCKET, Key=each)
+    keeper.refresh()
+    (published,) = read_bundle(objects(aws)["trust/client-ca.crl"])
+    entry = published.listed(int(serial, 16))
+    assert entry is not None
+    assert entry.reason == "keyCompromise"
+
+
 def test_revocations_at_once_are_all_published_and_the_number_only_grows(
     aws: EmulatedAws, services: Services, owner: str
 ) -> None:
