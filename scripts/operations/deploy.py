@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 
-from operations import authorities, boot, cloud, placing
+from operations import authorities, boot, cloud, host, placing
 from operations.cloud import CommandError
 from operations.packaging import ArtifactBucket, package
 from operations.stack import Stack, of_stage
@@ -44,7 +44,11 @@ def deploy(given: argparse.Namespace) -> None:
     _say("handing the template to CloudFormation")
     outcome = stack.deploy(artifacts.template_argument(template), parameters)
     _say(f"the stack is {outcome}")
+    _furnish(aws, given, stack)
 
+
+def _furnish(aws: boto3.Session, given: argparse.Namespace, stack: Stack) -> None:
+    """Put into the stack what is no resource of its: CAs, trust, what machines fetch."""
     outputs = stack.outputs()
     if given.slack_webhook_file:
         _store_webhook(aws, outputs, given.slack_webhook_file)
@@ -56,7 +60,9 @@ def deploy(given: argparse.Namespace) -> None:
     parameters = stack.parameters()
     script = boot.publish(aws, outputs, parameters, api_url)
     _say(f"published the instances' user data: {script}")
-    registry = _registry_host(given.stage, outputs, parameters)
+    set_up = host.publish(aws, outputs, parameters, api_url)
+    _say(f"published what a registry host is made by: {set_up}")
+    registry = _registry_host(given.stage, outputs, parameters, set_up)
     instance = (parameters["InstanceTag"], script)
     _print_next(given.stage, aws.region_name, outputs, api_url, instance, registry)
 
@@ -113,14 +119,16 @@ def _store_webhook(aws: boto3.Session, outputs: dict[str, str], file: Path) -> N
     _say("stored the Slack webhook")
 
 
-def _registry_host(stage: str, outputs: dict[str, str], parameters: dict[str, str]) -> str:
-    """What there is to do about the registry, on lines of its own."""
+def _registry_host(
+    stage: str, outputs: dict[str, str], parameters: dict[str, str], set_up: str
+) -> str:
+    """What there is to do about the registry, on lines of its own. set_up: where its script is."""
     address, name = outputs.get("RegistryHostAddress"), parameters["RegistryHost"]
     if address is None:
         lines = [
-            f"run it under the instance profile {outputs['RegistryHostInstanceProfileName']},",
-            f"its images in s3://{outputs['RegistryBucket']}",
-            "(or have it run: scripts/deploy --with-registry-host)",
+            f"launch it under the instance profile {outputs['RegistryHostInstanceProfileName']},",
+            f"with {set_up} as its user data,",
+            "or have that done: scripts/deploy --with-registry-host",
         ]
     elif parameters["RegistryHostZone"]:
         lines = [f"is {name}, {address}: Route 53 has the record"]
