@@ -1,0 +1,337 @@
+"""A machine on which a registry host is set up: a sandbox with systemd, docker and apt-get played.
+
+Real are nginx, the registry, openssl, curl, logrotate and all of coreutils; the three stand-ins below
+say what they are in their first lines. Its processes end with the shell that `up` starts in it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localcloud.sandbox import PATH, Sandbox
+
+INSTANCE = "i-0123456789abcdef0"
+PATIENCE = 90.0
+SHIMS = "/opt/shims"
+
+SYSTEMCTL = r"""#!/bin/sh
+# A stand-in for systemctl: starts what the units' ExecStart says, without systemd's confinement.
+# Which are enabled is kept on the disk, which are active in /run. Calls that change something are
+# written down.
+exec 9>&-
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+verb='' now=no units=''
+for each; do
+  case $each in
+    --now) now=yes ;;
+    -q | --quiet) ;;
+    -*) echo "systemctl stand-in: what is $each?" >&2; exit 1 ;;
+    *) if [ -z "$verb" ]; then verb=$each; else units="$units $each"; fi ;;
+  esac
+done
+on=/var/lib/units run=/run/units
+mkdir -p $on $run
+file() { echo "/etc/systemd/system/$1"; }
+directive() { sed -n "s/^$2=//p" "$(file "$1")"; }
+alive() { [ -s "$run/$1" ] && kill -0 "$(cat "$run/$1")" 2>/dev/null; }
+active() {
+  case $1 in
+    docker.service | *.timer) [ -e "$run/$1" ] ;;
+    *) alive "$1" ;;
+  esac
+}
+start() {
+  ! active "$1" || return 0
+  case $1 in
+    docker.service) [ -x /usr/local/bin/docker ] && touch "$run/$1" && return
+      echo "Unit $1 not found." >&2; return 1 ;;
+    *.timer) touch "$run/$1"; return ;;
+  esac
+  [ -e "$(file "$1")" ] || { echo "Unit $1 not found." >&2; return 1; }
+  for before in "$(directive "$1" ExecStartPre)"; do
+    [ -z "$before" ] || sh -c "$before" 2>>/var/log/"$1" || return 1
+  done
+  setsid sh -c "exec $(directive "$1" ExecStart)" >>/var/log/"$1" 2>&1 </dev/null &
+  echo $! >"$run/$1"
+}
+stop() {
+  if alive "$1"; then
+    kill -QUIT "$(cat "$run/$1")"
+    while alive "$1"; do sleep 0.05; done
+  fi
+  rm -f "$run/$1"
+}
+case $verb in
+  is-enabled) [ -e "$on/${units# }" ]; exit ;;
+  is-active) active "${units# }"; exit ;;
+  boot) for unit in $(ls $on); do start "$unit"; done; exit 0 ;;
+esac
+echo "$verb$units" >>/var/log/systemctl.calls
+case $verb in
+  mask) [ -z "$(ls "/etc/systemd/system/${units# }" 2>/dev/null)" ] || exit 1
+    ln -sf /dev/null "/etc/systemd/system/${units# }" ;;
+  daemon-reload) ;;
+  enable) for unit in $units; do
+      [ "$unit" = docker.service ] || [ -e "$(file "$unit")" ] || exit 1
+      touch "$on/$unit"
+      [ $now = no ] || start "$unit" || exit 1
+    done ;;
+  start) for unit in $units; do start "$unit" || exit 1; done ;;
+  stop) for unit in $units; do stop "$unit"; done ;;
+  restart) for unit in $units; do stop "$unit"; start "$unit" || exit 1; done ;;
+  reload | try-reload-or-restart) for unit in $units; do
+      if alive "$unit"; then MAINPID=$(cat "$run/$unit"); export MAINPID; sh -c "$(directive "$unit" ExecReload)"
+      elif [ $verb = reload ]; then exit 1; fi
+    done ;;
+  *) echo "systemctl stand-in: what is $verb?" >&2; exit 1 ;;
+esac
+"""
+
+DOCKER = r"""#!/bin/sh
+# A stand-in for docker: a container is a process of this machine, the real docker-registry with the
+# configuration that is mounted into it. The image "broken:1" ends at once, "deaf:1" never answers.
+exec 9>&-
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+all=/var/lib/docker-stand-in
+mkdir -p $all /run/containers
+[ -e /run/units/docker.service ] || { echo 'Cannot connect to the Docker daemon' >&2; exit 1; }
+die() { echo "Error: $*" >&2; exit 1; }
+alive() { [ -s "/run/containers/$1" ] && kill -0 "$(cat "/run/containers/$1")" 2>/dev/null; }
+need() { [ -d "$all/$1" ] || die "No such container: $1"; }
+begin() {
+  alive "$1" && return
+  set -- "$1" "$(cat "$all/$1/image")" "$(cat "$all/$1/source")"
+  case $2 in
+    broken:1) program="echo this image is broken >&2; exit 1" ;;
+    deaf:1) program='exec sleep 3600' ;;
+    *) program="exec env -i $(cat "$all/$1/env") PATH=$PATH docker-registry serve '$3'" ;;
+  esac
+  date -u +%Y-%m-%dT%H:%M:%S.000000000Z >"$all/$1/started"
+  echo always >"$all/$1/restart"
+  setsid sh -c "$program" >>"$all/$1/log" 2>&1 </dev/null &
+  echo $! >"/run/containers/$1"
+}
+finish() {
+  ! alive "$1" || kill "$(cat "/run/containers/$1")"
+  while alive "$1"; do sleep 0.05; done
+  rm -f "/run/containers/$1"
+}
+verb=$1
+shift
+case $verb in info | inspect | image | logs | boot) ;; *) echo "$verb $*" >>/var/log/docker.calls ;; esac
+case $verb in
+  info) ;;
+  boot) for each in $(ls $all); do [ ! -s "$all/$each/restart" ] || begin "$each"; done ;;
+  pull) [ "$1" = -q ] && shift
+    [ ! -e /opt/no-network ] || die 'no route to host'
+    { cat /opt/image-of-the-day 2>/dev/null; echo "$1"; } | sha256sum >"/opt/image-$1" ;;
+  image) [ "$1" = inspect ] || die "what is image $1?"
+    shift; [ "$1" != -f ] || shift 2
+    [ -s "/opt/image-$1" ] || die "No such image: $1"
+    cut -c 1-64 "/opt/image-$1" ;;
+  inspect) [ "$1" = -f ] || die 'inspect without -f'
+    need "$3"
+    running=false; ! alive "$3" || running=true
+    case $2 in
+      '{{.Id}}') cat "$all/$3/id" ;;
+      '{{.State.Running}}') echo $running ;;
+      '{{index .Config.Labels "registry-trust"}}') cat "$all/$3/label" ;;
+      '{{.State.Running}} {{.RestartCount}} {{.State.StartedAt}} {{.Config.Image}}')
+        echo "$running 0 $(cat "$all/$3/started") $(cat "$all/$3/image")" ;;
+      *) die "what is $2?" ;;
+    esac ;;
+  rename) need "$1"; [ ! -d "$all/$2" ] || die "the name $2 is in use"
+    [ ! -e "/run/containers/$1" ] || mv "/run/containers/$1" "/run/containers/$2"
+    mv "$all/$1" "$all/$2" ;;
+  stop) [ "$1" != -t ] || shift 2
+    need "$1"; : >"$all/$1/restart"; finish "$1" ;;
+  start) need "$1"; begin "$1"; echo "$1" ;;
+  rm) [ "$1" = -f ] && [ "$2" = -v ] || die 'rm without -f -v'
+    need "$3"; finish "$3"; rm -rf "${all:?}/$3"; echo "$3" ;;
+  logs) [ "$1" != --tail ] || shift 2
+    need "$1"; tail -n 3 "$all/$1/log" ;;
+  run)
+    name='' label='' env='' source=''
+    while [ $# -gt 0 ]; do
+      case $1 in
+        -d | --read-only) shift ;;
+        --name) name=$2; shift 2 ;;
+        --label) label=${2#registry-trust=}; shift 2 ;;
+        --env) env="$env $2"; shift 2 ;;
+        --mount) source=${2#*source=}; source=${source%%,*}; shift 2
+          [ -f "$source" ] || die "bind source path does not exist: $source" ;;
+        --restart | --network | --userns | --user | --cap-drop | --security-opt | --tmpfs | --log-driver | --log-opt)
+          shift 2 ;;
+        -*) die "unknown flag: $1" ;;
+        *) break ;;
+      esac
+    done
+    [ "$2 $3" = 'serve /etc/registry-trust/registry.yml' ] || die "what is $2 $3?"
+    [ -s "/opt/image-$1" ] || die "No such image: $1"
+    [ ! -d "$all/$name" ] || die "the name $name is in use"
+    mkdir "$all/.$name"
+    od -An -N8 -tx8 /dev/urandom | tr -d ' ' >"$all/.$name/id"
+    echo "$1" >"$all/.$name/image"; echo "$source" >"$all/.$name/source"; echo "$env" >"$all/.$name/env"
+    echo "$label" >"$all/.$name/label"; : >"$all/.$name/log"
+    mv "$all/.$name" "$all/$name"
+    begin "$name"; cat "$all/$name/id" ;;
+  *) die "what is $verb?" ;;
+esac
+"""
+
+APT_GET = r"""#!/bin/sh
+# A stand-in for apt-get: it has docker.io alone, which is the stand-in that lies in /opt.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+echo "$*" >>/var/log/apt-get.calls
+[ ! -s /opt/apt-fails ] || { n=$(cat /opt/apt-fails); [ "$n" = 1 ] && : >/opt/apt-fails || echo $((n - 1)) >/opt/apt-fails
+  echo 'E: Could not get lock /var/lib/dpkg/lock-frontend' >&2; exit 100; }
+case "$*" in
+  *' update') ;;
+  *' install '*' docker.io') mkdir -p /usr/local/bin; cp /opt/docker /usr/local/bin/docker ;;
+  *) echo "E: Unable to locate package" >&2; exit 100 ;;
+esac
+"""
+
+# Everything that the set-up, registry-refresh and registry-host start, for counting.
+COMMANDS = (
+    *("awk", "cat", "chgrp", "chmod", "cmp", "cp", "curl", "cut", "date", "df", "dirname"),
+    *("docker", "find", "flock", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv", "nginx"),
+    *("od", "openssl", "readlink", "rm", "sed", "sh", "sha256sum", "sort", "ss", "stat"),
+    *("sync", "systemctl", "tail", "tar", "tr", "xargs"),
+)
+
+
+@dataclass
+class HostMachine:
+    """One machine, down at first. system: ID and VERSION_ID of its /etc/os-release."""
+
+    directory: Path
+    metadata_endpoint: str
+    system: str = "ubuntu 24.04"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        self.sandbox = Sandbox.of(self.directory, INSTANCE)
+        self.sandbox.boot(self.metadata_endpoint)
+        name, version = self.system.split()
+        self.write("/etc/os-release", f'ID={name}\nVERSION_ID="{version}"\n')
+        with self.path("/etc/passwd").open("a") as users:  # there is but one in here: root
+            users.write("www-data:x:0:0:nginx:/:/usr/sbin/nologin\n")
+        for path, text in {
+            "/usr/local/bin/systemctl": SYSTEMCTL,
+            "/usr/local/bin/apt-get": APT_GET,
+            "/usr/local/bin/dpkg": "#!/bin/sh\n# A stand-in: nothing is half done.\n",
+            "/opt/docker": DOCKER,
+            # The set-up waits in seconds for what takes tenths of them here.
+            "/usr/local/bin/sleep": (
+                '#!/bin/sh\necho "$1" >>/var/log/sleep.calls\nexec /usr/bin/sleep 0.1\n'
+            ),
+        }.items():
+            self.write(path, text, 0o755)
+
+    def path(self, path: str) -> Path:
+        """Where a file of the machine is on the one that runs the tests."""
+        return self.sandbox.disk / path.lstrip("/")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def read(self, path: str) -> str:
+        return self.path(path).read_text()
+
+    def up(self) -> None:
+        """Power on. What is enabled starts."""
+        self.sandbox.boot(self.metadata_endpoint)
+        self.path("/run/systemd/system").mkdir(parents=True)
+        (self.path("/run") / "registry-trust").mkdir()  # as its tmpfiles.d has it
+        self.process = subprocess.Popen(
+            self.sandbox.command(["sh"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        assert self.run("systemctl boot; [ ! -x /usr/local/bin/docker ] || docker boot") == 0
+
+    def down(self) -> None:
+        """Power off."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def run(self, command: str, path: str = PATH) -> int | None:
+        """As root in a shell of the machine, whose exit code; None when the power failed.
+
+        What it said is in `said` then, the errors too.
+        """
+        assert self.process
+        assert self.process.stdin
+        self.runs += 1
+        self.write("/root/command", f"{command}\n")
+        code = self.path("/root/code")
+        code.unlink(missing_ok=True)
+        line = (
+            f"PATH={shlex.quote(path)} sh /root/command >/root/said 2>&1 </dev/null; "
+            "echo $? >/root/.code; mv /root/.code /root/code\n"
+        )
+        self.process.stdin.write(line.encode())
+        self.process.stdin.flush()
+        deadline = time.monotonic() + PATIENCE
+        while not code.exists():
+            assert time.monotonic() < deadline, f"{command} has not ended: {self.said}"
+            if self.process.poll() is not None:
+                return None
+            time.sleep(0.02)
+        return int(code.read_text())
+
+    @property
+    def said(self) -> str:
+        file = self.path("/root/said")
+        return file.read_text() if file.exists() else ""
+
+    def succeeds(self, command: str) -> str:
+        """What it said."""
+        assert self.run(command) == 0, self.said
+        return self.said
+
+    def calls(self, command: str) -> list[str]:
+        """How a stand-in was called to change something."""
+        log = self.path(f"/var/log/{command}.calls")
+        return log.read_text().splitlines() if log.exists() else []
+
+    def forget_calls(self) -> None:
+        for log in self.path("/var/log").glob("*.calls"):
+            log.unlink()
+
+    def pid(self, unit: str) -> int:
+        """Its number in the machine."""
+        return int(self.read(f"/run/units/{unit}"))
+
+    def container(self, name: str = "registry") -> str:
+        """The container's id, or nothing."""
+        file = self.path(f"/var/lib/docker-stand-in/{name}/id")
+        return file.read_text().strip() if file.exists() else ""
+
+    def run_until(self, command: str, number: int) -> int | None:
+        """Run it, and have the power fail right before its *number*-th start of a program."""
+        shutil.rmtree(self.path(SHIMS), ignore_errors=True)
+        self.write(f"{SHIMS}/starts", "0\n")
+        for name in COMMANDS:
+            self.write(
+                f"{SHIMS}/{name}",
+                f"#!/bin/sh\nread -r n <{SHIMS}/starts; n=$((n + 1)); echo $n >{SHIMS}/starts\n"
+                f"[ $n != {number} ] || kill -KILL -1\n"
+                f'PATH={PATH}; export PATH; exec {name} "$@"\n',
+                0o755,
+            )
+        return self.run(command, f"{SHIMS}:{PATH}")
