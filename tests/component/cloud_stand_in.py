@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from tests.component.throwaway_pki import ThrowawayCa, certificate_pem, now
 ACCESS_KEY, SECRET_KEY, TOKEN = "ASIASTANDIN", "se/cret+" * 5, "session/token+with=" * 20
 REGION, BUCKET, ROLE = "eu-west-1", "team-config", "registry-host"
 API_PATH = "/v1"
+INSTANCE = "i-0123456789abcdef0"
 
 
 @dataclass
@@ -73,8 +75,19 @@ class Cloud:
     def object(self, request: Request) -> tuple[int, bytes]:
         if wrong := signature_fault(request, self.url, "s3"):
             return 403, f"<Error><Code>{wrong}</Code></Error>".encode()
-        body = self.objects.get(request.path.removeprefix(f"/{BUCKET}/"))
+        name = request.path.removeprefix(f"/{BUCKET}/")
+        if request.method == "PUT":
+            return self.put(name, request)
+        body = self.objects.get(name)
         return (404, b"<Error><Code>NoSuchKey</Code></Error>") if body is None else (200, body)
+
+    def put(self, name: str, request: Request) -> tuple[int, bytes]:
+        if not name.startswith("registry-hosts/"):
+            return 403, b"<Error><Code>AccessDenied</Code></Error>"
+        if sha256(request.body).hexdigest() != request.headers["x-amz-content-sha256"]:
+            return 400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>"
+        self.objects[name] = request.body
+        return 200, b""
 
     def certificate(self, request: Request) -> tuple[int, bytes]:
         if wrong := signature_fault(request, self.url, "execute-api"):
@@ -100,6 +113,8 @@ def metadata(request: Request) -> tuple[int, bytes]:
         return (200, b"imds-token==") if asked else (400, b"")
     if request.headers.get("x-aws-ec2-metadata-token") != "imds-token==":
         return 401, b""
+    if path == "meta-data/instance-id":
+        return 200, INSTANCE.encode()
     if path == "meta-data/iam/security-credentials/":
         return 200, ROLE.encode()
     if path == f"meta-data/iam/security-credentials/{ROLE}":

@@ -127,7 +127,7 @@ def test_a_certificate_in_the_last_third_of_its_life_is_renewed_with_a_new_key(
 ) -> None:
     new_host.cloud.certificate_life = (timedelta(days=-61), timedelta(days=29))
     new_host.run()  # what it gets is due at once, so it says so
-    new_host.path("asked-in-vain").unlink()
+    new_host.path("in-vain").unlink()
     new_host.cloud.certificate_life = (timedelta(minutes=-5), timedelta(days=90))
     new_host.succeeds()
     first = new_host.in_use()

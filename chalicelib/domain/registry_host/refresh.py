@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from chalicelib.domain.registry_host.layout import HostLayout
 from chalicelib.domain.templates import BUCKET, REGION, URL, checked, fill, read
 
+# What stands for every address of a machine, and one of them.
+LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - no binding
+
 ONE_LINE = r"[^\x00-\x1f\x7f]+"
 
 
@@ -25,7 +28,7 @@ class RefreshSource:
     region: str
     api_url: str
     test_command: str = "nginx -t -q -c"
-    reload_command: str = "systemctl reload-or-restart nginx"
+    reload_command: str = "systemctl reload-or-restart registry-nginx"
     endpoint: str = ""
     metadata_endpoint: str = ""
 
@@ -38,6 +41,7 @@ def refresh_settings(layout: HostLayout, source: RefreshSource) -> str:
         "API_URL": checked("api_url", source.api_url, rf"{URL}(/[A-Za-z0-9_-]+)*"),
         "REGISTRY_HOST": layout.host_name,
         "STATE_DIR": layout.state_dir,
+        "SERVE_ADDRESS": serve_address(layout),
         "NGINX_CONFIG": f"{layout.config_dir}/nginx.conf",
         "NGINX_TEST_COMMAND": checked("test_command", source.test_command, ONE_LINE),
         "NGINX_RELOAD_COMMAND": checked("reload_command", source.reload_command, ONE_LINE),
@@ -46,6 +50,12 @@ def refresh_settings(layout: HostLayout, source: RefreshSource) -> str:
     }
     quoted = {name: shlex.quote(value) for name, value in values.items()}
     return fill(read("registry/refresh.env"), quoted)
+
+
+def serve_address(layout: HostLayout) -> str:
+    """address:port on which the host itself finds its nginx: the first of those it listens on."""
+    address, _, port = layout.listen[0].rpartition(":")
+    return f"{LOOPBACK_OF.get(address, address)}:{port}"
 
 
 def refresh_script() -> str:

@@ -110,7 +110,7 @@ split_url() {
 
 read_credentials() {
   token=$({ metadata_request api/token; option request PUT
-            option header 'x-aws-ec2-metadata-token-ttl-seconds: 60'; } | metadata)
+            option header 'x-aws-ec2-metadata-token-ttl-seconds: 300'; } | metadata)
   only 'A-Za-z0-9+/=_.-' "$token" || { no_credentials 'no token'; return 1; }
   role=$(metadata_with_token meta-data/iam/security-credentials/ | head -n 1)
   only 'A-Za-z0-9+=,.@_-' "$role" || { no_credentials 'no role'; return 1; }
