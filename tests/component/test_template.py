@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import boto3
 import pytest
@@ -210,6 +213,104 @@ def test_the_store_and_the_table_agree_on_indexes(resources):
 
 def keys_of(schema: list[dict[str, str]]) -> dict[str, str]:
     return {key["AttributeName"]: key["KeyType"] for key in schema}
+
+
+OF_THE_MACHINE = {
+    *("RegistryHostAddressPolicy", "RegistryHostElasticIp", "RegistryHostGroup"),
+    *("RegistryHostLaunchTemplate", "RegistryHostRecord", "RegistryHostSecurityGroup"),
+}
+
+
+def test_a_machine_for_the_registry_is_there_on_request_only(resources):
+    conditions = {name: resource.get("Condition") for name, resource in resources.items()}
+
+    assert {name for name, on in conditions.items() if "RegistryHost" in str(on)} == OF_THE_MACHINE
+    assert conditions["RegistryHostRecord"] == "RegistryHostRecord"  # given a zone as well
+
+
+def test_nothing_else_of_the_stack_needs_that_machine(resources):
+    """The functions tell its address, on condition."""
+    told = {"Fn::If": ["TellRegistryHostAddress", ref("RegistryHostElasticIp"), ANY]}
+    for name in resources.keys() - OF_THE_MACHINE:
+        rest = copy.deepcopy(resources[name])
+        if rest["Type"] == "AWS::Lambda::Function":
+            assert rest["Properties"]["Environment"]["Variables"].pop("REGISTRY_ADDRESS") == told
+        assert not named_in(rest, resources) & OF_THE_MACHINE
+
+
+def launched(resources: Any) -> dict[str, Any]:
+    """What the launch template says."""
+    return dict(resources["RegistryHostLaunchTemplate"]["Properties"]["LaunchTemplateData"])
+
+
+def test_the_machine_keeps_its_credentials_from_containers_and_its_disk_encrypted(resources):
+    said = launched(resources)
+
+    assert said["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+    }
+    (disk,) = said["BlockDeviceMappings"]
+    assert (disk["Ebs"]["VolumeType"], disk["Ebs"]["Encrypted"]) == ("gp3", True)
+    assert "KeyName" not in said
+
+
+def test_only_the_registrys_port_is_open(resources):
+    group = resources["RegistryHostSecurityGroup"]["Properties"]
+
+    (rule,) = group["SecurityGroupIngress"]
+    assert rule["IpProtocol"] == "tcp"
+    assert rule["FromPort"] == rule["ToPort"] == ref("RegistryPort")
+    (interface,) = launched(resources)["NetworkInterfaces"]
+    assert interface["Groups"] == [ref("RegistryHostSecurityGroup")]
+
+
+def test_ec2_takes_the_descriptions_of_the_rules(resources):
+    """AWS::EC2::SecurityGroup Ingress: which characters a description may have."""
+    group = resources["RegistryHostSecurityGroup"]["Properties"]
+    rules = group["SecurityGroupIngress"] + group["SecurityGroupEgress"]
+    said = [rule["Description"] for rule in rules]
+
+    for each in (*said, group["GroupDescription"]["Fn::Sub"].replace("${Stage}", "s")):
+        assert re.fullmatch(r"[A-Za-z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{0,255}", each), each
+
+
+def test_there_is_always_one_machine_and_no_deployment_replaces_it(resources):
+    group = resources["RegistryHostGroup"]
+
+    said = group["Properties"]
+    assert (said["MinSize"], said["MaxSize"], said["HealthCheckType"]) == ("1", "1", "EC2")
+    assert "UpdatePolicy" not in group
+    # Made after what the machine may do, and so gone, machine and all, before that goes.
+    assert group["DependsOn"] == ["RegistryHostPolicy", "RegistryHostAddressPolicy"]
+
+
+def test_the_machine_and_its_interface_have_the_tag_that_lets_them_have_the_address(resources):
+    """And not the one that makes an instance enrol."""
+    statement = resources["RegistryHostAddressPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    ((key, value),) = statement[1]["Condition"]["StringEquals"].items()
+    tags = {
+        each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]}
+        for each in launched(resources)["TagSpecifications"]
+    }
+
+    assert tags.keys() == {"instance", "network-interface", "volume"}
+    for each in tags.values():
+        assert each[key.removeprefix("aws:ResourceTag/")] == value == ref("AWS::StackName")
+        assert "registry-trust" not in each
+
+
+def test_what_the_machine_boots_with_is_shell_that_all_shells_take(resources, tmp_path):
+    text = launched(resources)["UserData"]["Fn::Base64"]["Fn::Sub"]
+    script = tmp_path / "user-data"
+    script.write_text(re.sub(r"\$\{[A-Za-z:.]+\}", "x", text))
+
+    assert len(text) < 4096  # EC2 takes 16 KB
+    assert text.startswith("#!/bin/sh\n")
+    for command in (["shellcheck"], ["dash", "-n"], ["bash", "--posix", "-n"]):
+        done = subprocess.run([*command, script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_resource_waits_for_itself(resources):

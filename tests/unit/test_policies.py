@@ -378,6 +378,22 @@ def test_the_registry_host_may_do_what_that_takes_and_nothing_else():
             }
 
 
+def test_the_registrys_address_goes_to_registry_hosts_of_this_stack_alone():
+    """Whose machine is given another address loses its own: so not to any instance."""
+    policy = stack()["Resources"]["RegistryHostAddressPolicy"]
+    assert policy["Condition"] == "RegistryHostInstance"
+    assert policy["Properties"]["Roles"] == ["RegistryHostRole"]
+
+    address, machines = statements_of("RegistryHostAddressPolicy")
+    assert address["Action"] == machines["Action"] == "ec2:AssociateAddress"
+    assert address["Resource"].endswith(":elastic-ip/${RegistryHostElasticIp.AllocationId}")
+    where = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}"
+    assert machines["Resource"] == [f"{where}:instance/*", f"{where}:network-interface/*"]
+    assert machines["Condition"] == {
+        "StringEquals": {"aws:ResourceTag/registry-trust:registry-host": "AWS::StackName"}
+    }
+
+
 def test_a_host_overwrites_nothing_that_others_read_as_trust():
     """What it reports lies apart: from trust/ machines take what they run as root."""
     written = [
