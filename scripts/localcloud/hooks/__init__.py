@@ -27,6 +27,7 @@ from localcloud.hooks import (
     run_command,
     ssm_resources,
     stream_failures,
+    table_backups,
 )
 from localcloud.hooks.faults import Faults
 from localcloud.hooks.machines import Machines
@@ -59,6 +60,7 @@ def apply_all(layout: Layout) -> None:
     event_retries.apply()
     event_conditions.apply()
     stream_failures.apply()
+    table_backups.apply()
     _apply_to_instances(layout)
 
 
