@@ -161,8 +161,8 @@ def _kept(there: There, known: AuthoritySet) -> list[KeptAuthority]:
     """All of a set for a backup. Raises CommandError when a key that is needed is not there."""
     kept = []
     for id_, pem in known.certificates.items():
-        key = _key_of(there, id_, pem)
-        if key is None and _needs_key(there.kind, known, id_):
+        key = key_of(there, id_, pem)
+        if key is None and needs_key(there.kind, known, id_):
             raise CommandError(
                 f"the key of {there.kind} CA {id_} is not there, or not readable: "
                 "scripts/recover check says what is wrong"
@@ -171,12 +171,12 @@ def _kept(there: There, known: AuthoritySet) -> list[KeptAuthority]:
     return kept
 
 
-def _needs_key(kind: AuthorityKind, known: AuthoritySet, id_: str) -> bool:
+def needs_key(kind: AuthorityKind, known: AuthoritySet, id_: str) -> bool:
     """A client CA signs its list for as long as it is trusted; an old server CA signs nothing."""
     return kind is AuthorityKind.CLIENT or id_ == known.active or id_ in known.pending
 
 
-def _key_of(there: There, id_: str, certificate_pem: str) -> PrivateKey | None:
+def key_of(there: There, id_: str, certificate_pem: str) -> PrivateKey | None:
     """The key of its parameter, if that is the certificate's."""
     if id_ not in there.keys:
         return None
@@ -226,7 +226,7 @@ def plan(there: There, backup: Sequence[KeptAuthority], trust_the_file: bool) ->
     kept = {one.id: one for one in backup}
     keys, replaced = dict[str, PrivateKey](), set[str]()
     for id_, pem in known.certificates.items():
-        if _key_of(there, id_, pem) is not None:
+        if key_of(there, id_, pem) is not None:
             continue
         if id_ in there.keys and _is_key(there.keys[id_]):
             raise CommandError(
@@ -237,7 +237,7 @@ def plan(there: There, backup: Sequence[KeptAuthority], trust_the_file: bool) ->
         if one is not None and one.key is not None:
             keys[id_] = one.key
             replaced |= {id_} & (there.unreadable | there.keys.keys())
-        elif _needs_key(there.kind, known, id_):
+        elif needs_key(there.kind, known, id_):
             raise CommandError(_no_key(there.kind, id_, bool(backup)))
     put_set = there.known is None
     return Plan(there.kind, known, put_set, there.damaged, keys, frozenset(replaced))

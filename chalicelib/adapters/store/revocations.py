@@ -34,7 +34,7 @@ _PENDING = "crl-pending"
 
 # How long an entry is kept after its certificate's end; lists stop showing it at the end itself, if
 # the entry is still there to say so: for longer than a list can be in force.
-_KEPT_AFTER_END = LIFETIME + timedelta(days=1)
+KEPT_AFTER_END = LIFETIME + timedelta(days=1)
 
 
 class RevocationStore:
@@ -184,7 +184,7 @@ def list_as_revoked(
         serial=record.serial,
         revoked_at=now.replace(microsecond=0),
         reason=reason.value,
-        expires_at=record.validity.not_after + _KEPT_AFTER_END,
+        expires_at=record.validity.not_after + KEPT_AFTER_END,
     )
     transaction.put("entry", entry)
     transaction.put("pending", StateItem(_PENDING, record.serial))
