@@ -11,6 +11,8 @@ from chalicelib.adapters.store.images import record_in
 from chalicelib.bootstrap.adapters import Adapters, now
 from chalicelib.config import Settings
 from chalicelib.domain import policy
+from chalicelib.domain.model import RevocationReason
+from chalicelib.domain.pki.authorities import ids_in
 from chalicelib.domain.pki.keys import make_key
 from chalicelib.domain.pki.leaves import new_serial
 from chalicelib.domain.trust import RegistryAddress
@@ -26,8 +28,9 @@ from chalicelib.services.enrolling import (
     InstanceCallers,
     Reconciling,
 )
+from chalicelib.services.enrolling.plane import PLANE
 from chalicelib.services.fleet import Fleet
-from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording
+from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording, Room
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
 from chalicelib.services.trust import TrustKeeper
@@ -148,8 +151,14 @@ class Services:
 
     @cached_property
     def _commanding(self) -> Commanding:
+        trust = CurrentTrust(self._adapters.bucket.read_trust, now)
         issuer = InstanceIssuing(
-            self._adapters.authorities, self._adapters.records, self._recording, self._limits, now
+            authorities=self._adapters.authorities,
+            records=self._adapters.records,
+            recording=self._recording,
+            limits=self._limits,
+            admitting=lambda: ids_in(trust().client_ca),
+            now=now,
         )
         return Commanding(
             enrolments=self._adapters.enrolments,
@@ -157,7 +166,7 @@ class Services:
             records=self._adapters.records,
             issuer=issuer,
             holdings=self._holdings,
-            trust=CurrentTrust(self._adapters.bucket.read_trust, now),
+            trust=trust,
             new_nonce=lambda: secrets.token_hex(16),
         )
 
@@ -180,6 +189,18 @@ class Services:
             self._limits,
             new_serial,
             random.SystemRandom(),
+            self._room.make,
+        )
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(
+            authorities=self._adapters.authorities,
+            listing=self._adapters.listing,
+            take_back=lambda records: self.revoking.take_back(
+                records, RevocationReason.SUPERSEDED, PLANE
+            ),
+            now=now,
         )
 
     @cached_property

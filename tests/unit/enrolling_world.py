@@ -36,6 +36,7 @@ from chalicelib.domain.model import (
     KeyType,
     Status,
 )
+from chalicelib.domain.pki.authorities import Authority, ids_in
 from chalicelib.domain.pki.keys import PrivateKey, make_key, public_key_der
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import DependencyFailed
@@ -153,6 +154,7 @@ class Plane:
         self.results: dict[str, tuple[datetime, CommandOutcome]] = {}
         self.enrolments = MemoryEnrolments(self._effect)
         self.trust_now: Trust = self.world.trust.refresh()
+        self.world.admitting = lambda: ids_in(self.trusting().client_ca)
         self._waiting: list[tuple[datetime, int, Callable[[], None]]] = []
         self._sequence = 0
         self._nonces = 0
@@ -252,6 +254,11 @@ class Plane:
             do()
         self.world.time = end
 
+    def sign_with(self, *clients: Authority) -> None:
+        """These are the client CAs from now on, and published; the first signs."""
+        self.world.authorities.clients = list(clients)
+        self.trust_now = self.world.trust.refresh()
+
     # what is to be seen
 
     def state(self, id_: str) -> EnrolmentState | None:
@@ -340,6 +347,8 @@ class Plane:
         record = self.world.records.by_serial[host.certificate]
         if record.status(self.world.time) is not Status.ACTIVE:
             return _failed("registry-trust: refused 403 this client certificate has been revoked")
+        if record.issuer_id not in ids_in(self.trust_now.client_ca):
+            return _failed("registry-trust: refused 403 no CA known here signed it")
         return _succeeded("registry-trust: works\n")
 
     def _is_online(self, id_: str) -> bool:

@@ -32,7 +32,7 @@ from chalicelib.domain.trust import TRUST_KEYS, PublishedTrust, Trust
 from chalicelib.errors import Contended, DependencyFailed, InvalidRequest, Misconfigured
 from chalicelib.services.catalogue import Catalogue
 from chalicelib.services.diagnosing import Diagnosing
-from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording
+from chalicelib.services.issuing import Delivering, InstanceIssuing, Issuing, Recording, Room
 from chalicelib.services.issuing.needs import InstanceCallers
 from chalicelib.services.revoking import Revoking
 from chalicelib.services.serving import Serving
@@ -387,6 +387,7 @@ class World:
         self.asked_by_themselves: list[str] = []
         self.callers: InstanceCallers = self
         self.told: Callable[[CertificateRecord], None] = lambda record: None
+        self.admitting: Callable[[], Sequence[str]] = self.admitted
         self.limits = Limits(90, 365, 730, 3, ("*",))
         self.chance = random.Random(5)  # noqa: S311  # which slot, not which key
         self.serials: list[int] = []
@@ -410,13 +411,35 @@ class World:
 
     @property
     def recording(self) -> Recording:
-        return Recording(self.authorities, self.records, self.limits, self.new_serial, self.chance)
+        return Recording(
+            self.authorities,
+            self.records,
+            self.limits,
+            self.new_serial,
+            self.chance,
+            self.room.make,
+        )
+
+    @property
+    def room(self) -> Room:
+        def take_back(records: Sequence[CertificateRecord]) -> None:
+            self.revoking.take_back(records, RevocationReason.SUPERSEDED, "registry-trust")
+
+        return Room(self.authorities, self.records, take_back, lambda: self.time)
 
     @property
     def instance_issuing(self) -> InstanceIssuing:
         return InstanceIssuing(
-            self.authorities, self.records, self.recording, self.limits, lambda: self.time
+            self.authorities,
+            self.records,
+            self.recording,
+            self.limits,
+            lambda: self.admitting(),
+            lambda: self.time,
         )
+
+    def admitted(self) -> Sequence[str]:
+        return [authority.id for authority in self.authorities.clients]
 
     @property
     def delivering(self) -> Delivering:

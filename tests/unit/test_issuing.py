@@ -21,6 +21,7 @@ from chalicelib.domain.model import (
     CertificateRecord,
     IssueRequest,
     KeyType,
+    RevocationReason,
     StoredRequest,
     Validity,
 )
@@ -237,6 +238,33 @@ class TestQuota:
         world.time = WHOLE + DAY + SECOND
         assert world.issuing.issue(MADE_KEY, ANN)
 
+    def test_certificates_of_a_ca_that_is_not_trusted_any_more_make_room(
+        self, world: World
+    ) -> None:
+        old = [world.issuing.issue(MADE_KEY, ANN).record for _ in range(3)]
+        world.authorities.clients = [client_ca(2)]
+        assert world.issuing.issue(MADE_KEY, ANN).record.issuer_id == client_ca(2).id
+        found = [world.records.by_serial[each.serial] for each in old]
+        assert {(each.revoked_by, each.revocation_reason) for each in found} == {
+            ("registry-trust", RevocationReason.SUPERSEDED)
+        }
+
+    def test_those_of_a_former_ca_that_is_trusted_on_do_not(self, world: World) -> None:
+        old = [world.issuing.issue(MADE_KEY, ANN).record for _ in range(3)]
+        world.authorities.clients = [client_ca(2), client_ca()]
+        ask = lambda: world.issuing.issue(MADE_KEY, ANN)  # noqa: E731
+        assert refused(QuotaExceeded, ask) == "quota_exceeded"
+        assert [world.records.by_serial[each.serial] for each in old] == old
+
+    def test_room_is_made_by_what_is_known_of_the_cas_now(self, world: World) -> None:
+        """What was known may be of before the certificates' CA was made."""
+        for _ in range(3):
+            world.issuing.issue(MADE_KEY, ANN)
+        world.authorities.clients = [client_ca(2)]
+        world.authorities.reread = lambda: setattr(world.authorities, "clients", [client_ca()])  # type: ignore[method-assign]
+        assert refused(QuotaExceeded, lambda: world.issuing.issue(MADE_KEY, ANN))
+        assert not any(each.revoked_at for each in world.records.by_serial.values())
+
     def test_no_value_on_the_way_shows_its_private_key_when_printed(self, world: World) -> None:
         """Whoever logs one, or a traceback that shows locals, must not publish it."""
         key = world.issuing._made_key(KeyType.EC_P256)
@@ -338,6 +366,22 @@ class TestIdempotency:
         ask = lambda: world.issuing.issue(other, ANN)  # noqa: E731
         assert refused(Conflict, ask) == "idempotency_key_reused"
         assert len(world.records.by_serial) == 1
+
+    def test_the_same_request_does_not_bring_what_no_registry_admits(self, world: World) -> None:
+        first = world.issuing.issue(REPEATABLE, ANN)
+        world.authorities.clients = [client_ca(2), client_ca()]
+        assert world.issuing.issue(REPEATABLE, ANN).record == first.record
+        world.authorities.clients = [client_ca(2)]
+        ask = lambda: world.issuing.issue(REPEATABLE, ANN)  # noqa: E731
+        assert refused(Conflict, ask) == "certificate_revoked"
+
+    def test_nor_is_it_refused_for_a_ca_that_is_newer_than_what_is_known(
+        self, world: World
+    ) -> None:
+        first = world.issuing.issue(REPEATABLE, ANN)
+        world.authorities.clients = [client_ca(2)]
+        world.authorities.reread = lambda: setattr(world.authorities, "clients", [client_ca()])  # type: ignore[method-assign]
+        assert world.issuing.issue(REPEATABLE, ANN).record == first.record
 
     def test_owners_do_not_share_keys(self, world: World) -> None:
         ann = world.issuing.issue(REPEATABLE_MADE, ANN).record

@@ -64,6 +64,18 @@ def authority_id(certificate: x509.Certificate) -> str:
     return key_id(_public_key(certificate))[:16]
 
 
+def ids_in(bundle: str) -> Sequence[str]:
+    """The ids of the CAs whose certificates are in *bundle*, PEM, in its order.
+
+    Raises Misconfigured for what is no such bundle.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(bundle.encode())
+    except ValueError as error:
+        raise Misconfigured("unreadable_trust", "a published CA certificate is broken") from error
+    return [authority_id(certificate) for certificate in certificates]
+
+
 def _public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
     key = certificate.public_key()
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):

@@ -27,6 +27,7 @@ from chalicelib.domain.instance_host import (
     report_in,
 )
 from chalicelib.domain.model import CertificateRecord, InstanceFacts
+from chalicelib.domain.pki.authorities import ids_in
 from chalicelib.domain.trust import Trust
 from chalicelib.errors import (
     AppError,
@@ -96,7 +97,21 @@ class Commanding:
             return _taken_back(known, record, sight)
         asked = changes.may_have_asked(known, sight.why)
         own = self.holdings.own(known, instance) if asked else ()
-        return changes.agent_missing(known, own, sight)
+        return self._without_agent(known, own, sight)
+
+    def _without_agent(
+        self, known: Enrolment, own: Sequence[CertificateRecord], sight: Sight
+    ) -> Step:
+        """What the registry does not admit counts for nothing, and goes once there is another."""
+        admitting = ids_in(self.trust().client_ca) if own else ()
+        good = [each for each in own if each.issuer_id in admitting]
+        step = changes.agent_missing(known, good, sight)
+        gone = [
+            each
+            for each in own
+            if each not in good and any(each.issued_at < other.issued_at for other in good)
+        ]
+        return replace(step, withdraw=(*step.withdraw, *gone))
 
     def _prepare(self, known: Enrolment, sight: Sight) -> Step:
         nonce = self.new_nonce()

@@ -5,5 +5,6 @@ from chalicelib.services.issuing.for_instances import InstanceIssuing
 from chalicelib.services.issuing.issuing import Issuing
 from chalicelib.services.issuing.needs import Issued
 from chalicelib.services.issuing.recording import Recording
+from chalicelib.services.issuing.room import Room
 
-__all__ = ["Delivering", "InstanceIssuing", "Issued", "Issuing", "Recording"]
+__all__ = ["Delivering", "InstanceIssuing", "Issued", "Issuing", "Recording", "Room"]

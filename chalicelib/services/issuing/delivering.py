@@ -44,6 +44,7 @@ class Delivering:
     def again(self, record: CertificateRecord, now: datetime) -> Issued:
         """The answer to a request that was answered before. Raises Conflict, DependencyFailed."""
         _refuse_revoked(record)
+        self._refuse_of_no_use(record)
         if not record.made_key:
             return self.deliver(record, None, now)
         archive = self.bundles.get(record.serial)
@@ -80,6 +81,18 @@ class Delivering:
             self.bundles.delete(record.serial)
         except DependencyFailed:
             log.error("the bundle of revoked %s was not deleted", record.serial)
+
+    def _refuse_of_no_use(self, record: CertificateRecord) -> None:
+        """The same request again is to bring something that works."""
+        if self._issuer_pem(record):
+            return
+        self.authorities.reread()  # its CA may be newer than what is known
+        if not self._issuer_pem(record):
+            raise Conflict(
+                "certificate_revoked",
+                f"certificate {record.serial} is of a CA that is not trusted any more; ask for a "
+                "new one",
+            )
 
     def _from_archive(self, record: CertificateRecord, archive: bytes, now: datetime) -> Issued:
         """What was delivered before: the private key is in the stored bundle and nowhere else."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,12 +32,16 @@ from chalicelib.services.issuing.recording import (
 
 @dataclass(frozen=True, slots=True)
 class InstanceIssuing:
-    """As Issuing, for callers that are instances; hands nothing out and stores no bundle."""
+    """As Issuing, for callers that are instances; hands nothing out and stores no bundle.
+
+    admitting: ids of the client CAs in the published trust, which is what instances are given.
+    """
 
     authorities: Authorities
     records: Records
     recording: Recording
     limits: policy.Limits
+    admitting: Callable[[], Collection[str]]
     now: Callable[[], datetime]
 
     def certify(
@@ -68,9 +72,11 @@ class InstanceIssuing:
         return self._issue(instance, leaves.public_key_in(old.certificate_pem), old, request_key)
 
     def is_good(self, record: CertificateRecord, instance: InstanceFacts) -> bool:
-        """Whether the instance may go on with it, until the last third of its life."""
+        """Whether the instance may go on with it: until the last third of its life, or until the
+        registry does not trust its CA any more."""
         return (
             record.status(self.now()) is Status.ACTIVE
+            and record.issuer_id in self.admitting()
             and self.now() < policy.renewal_due(record.validity)
             and record.access is instance.access
             and record.owner == instance.session_arn
@@ -85,6 +91,8 @@ class InstanceIssuing:
     ) -> CertificateRecord:
         if instance.session_arn is None:
             raise Forbidden("no_instance_profile", "the instance has no instance profile")
+        if self.authorities.client().id not in self.admitting():
+            self.authorities.reread()  # what was known of them may be of before a CA was distrusted
         caller, now = identify(instance.session_arn), self.now()
         order = Order(
             grant=policy.grant(IssueRequest(), caller, instance, self.limits),

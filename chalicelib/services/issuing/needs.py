@@ -68,6 +68,9 @@ class Bundles(Protocol):
 class Authorities(Protocol):
     """The CAs in force."""
 
+    def reread(self) -> None:
+        """Read which there are now: what is known of them may be a minute old."""
+
     def client(self) -> Authority:
         """The one that signs client certificates."""
 

@@ -65,13 +65,17 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """new_serial: positive, below 2**159."""
+    """new_serial: positive, below 2**159.
+
+    make_room: has those of an owner taken back that count for nothing; whether there were any.
+    """
 
     authorities: Authorities
     records: Records
     limits: policy.Limits
     new_serial: Callable[[], int]
     chance: random.Random
+    make_room: Callable[[str], bool]
 
     def record(
         self,
@@ -102,9 +106,11 @@ class Recording:
             slot = self._slot(order, succession)
         except QuotaExceeded:
             earlier = self.earlier(order.request, order.now)
-            if earlier is None:
+            if earlier is not None:
+                return earlier
+            if not self.make_room(order.grant.owner):
                 raise
-            return earlier
+            slot = self._slot(order, succession)
         key = order.key()
         record = self._sign(order, key, slot, succession)
         request = order.request and replace(order.request, serial=record.serial)
