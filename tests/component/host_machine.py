@@ -1,7 +1,7 @@
 """A machine on which a registry host is set up: a sandbox with systemd, docker and apt-get played.
 
-Real are nginx, the registry, openssl, curl, logrotate and all of coreutils; the three stand-ins below
-say what they are in their first lines. Its processes end with the shell that `up` starts in it.
+Real are nginx, the registry, openssl, curl, logrotate and all of coreutils; the three stand-ins
+below say what they are in their first lines. Processes end with the shell that `up` starts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +86,8 @@ case $verb in
   stop) for unit in $units; do stop "$unit"; done ;;
   restart) for unit in $units; do stop "$unit"; start "$unit" || exit 1; done ;;
   reload | try-reload-or-restart) for unit in $units; do
-      if alive "$unit"; then MAINPID=$(cat "$run/$unit"); export MAINPID; sh -c "$(directive "$unit" ExecReload)"
+      if alive "$unit"; then
+        MAINPID=$(cat "$run/$unit") sh -c "$(directive "$unit" ExecReload)"
       elif [ $verb = reload ]; then exit 1; fi
     done ;;
   *) echo "systemctl stand-in: what is $verb?" >&2; exit 1 ;;
@@ -123,7 +125,10 @@ finish() {
 }
 verb=$1
 shift
-case $verb in info | inspect | image | logs | boot) ;; *) echo "$verb $*" >>/var/log/docker.calls ;; esac
+case $verb in
+  info | inspect | image | logs | boot) ;;
+  *) echo "$verb $*" >>/var/log/docker.calls ;;
+esac
 case $verb in
   info) ;;
   boot) for each in $(ls $all); do [ ! -s "$all/$each/restart" ] || begin "$each"; done ;;
@@ -165,8 +170,8 @@ case $verb in
         --env) env="$env $2"; shift 2 ;;
         --mount) source=${2#*source=}; source=${source%%,*}; shift 2
           [ -f "$source" ] || die "bind source path does not exist: $source" ;;
-        --restart | --network | --userns | --user | --cap-drop | --security-opt | --tmpfs | --log-driver | --log-opt)
-          shift 2 ;;
+        --restart | --network | --userns | --user | --cap-drop | --security-opt) shift 2 ;;
+        --tmpfs | --log-driver | --log-opt) shift 2 ;;
         -*) die "unknown flag: $1" ;;
         *) break ;;
       esac
@@ -176,7 +181,8 @@ case $verb in
     [ ! -d "$all/$name" ] || die "the name $name is in use"
     mkdir "$all/.$name"
     od -An -N8 -tx8 /dev/urandom | tr -d ' ' >"$all/.$name/id"
-    echo "$1" >"$all/.$name/image"; echo "$source" >"$all/.$name/source"; echo "$env" >"$all/.$name/env"
+    echo "$1" >"$all/.$name/image"; echo "$source" >"$all/.$name/source"
+    echo "$env" >"$all/.$name/env"
     echo "$label" >"$all/.$name/label"; : >"$all/.$name/log"
     mv "$all/.$name" "$all/$name"
     begin "$name"; cat "$all/$name/id" ;;
@@ -188,8 +194,12 @@ APT_GET = r"""#!/bin/sh
 # A stand-in for apt-get: it has docker.io alone, which is the stand-in that lies in /opt.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 echo "$*" >>/var/log/apt-get.calls
-[ ! -s /opt/apt-fails ] || { n=$(cat /opt/apt-fails); [ "$n" = 1 ] && : >/opt/apt-fails || echo $((n - 1)) >/opt/apt-fails
-  echo 'E: Could not get lock /var/lib/dpkg/lock-frontend' >&2; exit 100; }
+failures=$(cat /opt/apt-fails 2>/dev/null || echo 0)
+if [ "$failures" -gt 0 ]; then
+  echo $((failures - 1)) >/opt/apt-fails
+  echo 'E: Could not get lock /var/lib/dpkg/lock-frontend' >&2
+  exit 100
+fi
 case "$*" in
   *' update') ;;
   *' install '*' docker.io') mkdir -p /usr/local/bin; cp /opt/docker /usr/local/bin/docker ;;
@@ -256,7 +266,7 @@ class HostMachine:
         self.process = subprocess.Popen(
             self.sandbox.command(["sh"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        assert self.run("systemctl boot; [ ! -x /usr/local/bin/docker ] || docker boot") == 0
+        assert self.run("systemctl boot; ! docker info || docker boot") == 0
 
     def down(self) -> None:
         """Power off."""
@@ -265,9 +275,19 @@ class HostMachine:
             self.process.wait()
         self.process = None
 
-    @property
-    def is_up(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+    def format(self, disk: Path) -> None:
+        """Give it this disk; it has to be down."""
+        shutil.rmtree(self.sandbox.disk)
+        shutil.copytree(disk, self.sandbox.disk, symlinks=True)
+
+    def leftovers(self) -> list[str]:
+        """What no set-up may leave: files laid aside, work directories."""
+        places = ("etc", "usr/local", "var/lib/registry-trust")
+        hidden = [p for place in places for p in self.path(place).rglob(".*")]
+        made = [*self.path("/tmp").glob("registry-host.*")]  # noqa: S108  # the machine's
+        made += [*self.path("/var/lib/registry-trust").glob("setup")]
+        made += [*self.path("/var/lib/registry-trust").rglob("*.new")]
+        return sorted(p.name for p in (*hidden, *made))
 
     def run(self, command: str, path: str = PATH) -> int | None:
         """As root in a shell of the machine, whose exit code; None when the power failed.
@@ -322,16 +342,27 @@ class HostMachine:
         file = self.path(f"/var/lib/docker-stand-in/{name}/id")
         return file.read_text().strip() if file.exists() else ""
 
-    def run_until(self, command: str, number: int) -> int | None:
-        """Run it, and have the power fail right before its *number*-th start of a program."""
+    def run_until(
+        self, command: str, number: int, commands: Sequence[str] = COMMANDS
+    ) -> int | None:
+        """Run it, and have the power fail right before its *number*-th start of one of these."""
         shutil.rmtree(self.path(SHIMS), ignore_errors=True)
         self.write(f"{SHIMS}/starts", "0\n")
-        for name in COMMANDS:
+        for name in commands:
+            if name == "docker" and not self.path("/usr/local/bin/docker").exists():
+                continue  # or the set-up would take it for installed
             self.write(
                 f"{SHIMS}/{name}",
                 f"#!/bin/sh\nread -r n <{SHIMS}/starts; n=$((n + 1)); echo $n >{SHIMS}/starts\n"
                 f"[ $n != {number} ] || kill -KILL -1\n"
-                f'PATH={PATH}; export PATH; exec {name} "$@"\n',
+                f'exec {self._program(name)} "$@"\n',
                 0o755,
             )
         return self.run(command, f"{SHIMS}:{PATH}")
+
+    def _program(self, name: str) -> str:
+        """Where the machine has it; docker comes to where stand-ins are."""
+        own = f"/usr/local/bin/{name}"
+        if name == "docker" or self.path(own).exists():
+            return own
+        return shutil.which(name, path="/usr/sbin:/usr/bin") or name
