@@ -34,6 +34,7 @@ All that is done by one script on a machine of its own:
 """
 
 from chalicelib.domain.registry_host.files import (
+    COMMAND_PATH,
     KEEPALIVE_TIME_SINCE,
     host_command,
     host_files,
@@ -47,6 +48,7 @@ from chalicelib.domain.registry_host.setup import SCRIPT_KEY, HostSetup
 from chalicelib.domain.registry_host.storage import FileStorage, S3Storage
 
 __all__ = [
+    "COMMAND_PATH",
     "KEEPALIVE_TIME_SINCE",
     "SCRIPT_KEY",
     "FileStorage",
