@@ -16,6 +16,7 @@ from cryptography import x509
 
 from chalicelib.domain.bundle import Bundle
 from chalicelib.domain.installer import installer
+from chalicelib.domain.trust import Trust
 from tests.component.cloud_stand_in import API_PATH, Cloud, Request, signature_fault
 from tests.component.instance_machine import INSTANCE, spki
 from tests.component.throwaway_pki import ThrowawayCa, certificate_pem, now, subject
@@ -35,7 +36,10 @@ class BootCloud(Cloud):
     """issued: one entry a certificate, not an answer. life: from now on, of those to come.
 
     before: how the next requests are answered instead. lost: how many answers get lost after that.
-    no_role: how often the metadata service knows of no role yet.
+    next_server_ca: trusted, signs nothing yet. late: how many installers come without it all the
+    same. trusted_clients: client CAs in the trust; without any, the one that signs.
+    trust_fault: how GET /trust is answered instead. no_role: how often the metadata service knows
+    of no role yet.
     """
 
     client_ca: ThrowawayCa = field(default_factory=lambda: ThrowawayCa("Clients"))
@@ -46,6 +50,10 @@ class BootCloud(Cloud):
     revoked_keys: set[bytes] = field(default_factory=set)
     before: list[Fault] = field(default_factory=list)
     lost: int = 0
+    next_server_ca: ThrowawayCa | None = None
+    late: int = 0
+    trusted_clients: list[ThrowawayCa] = field(default_factory=list)
+    trust_fault: Fault | None = None
     no_role: int = 0
     answered: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
 
@@ -63,7 +71,29 @@ class BootCloud(Cloud):
         if (request.method, request.path) == ("POST", CERTS):
             self.requests.append(request)
             return self.certs(request)
+        if (request.method, request.path) == ("GET", f"{API_PATH}/trust"):
+            self.requests.append(request)
+            return self.published(request)
         return super().answer(request)
+
+    @property
+    def trust(self) -> Trust:
+        crl = "-----BEGIN X509 CRL-----\n" + "A" * 300_000  # of tens of thousands of revocations
+        clients = self.trusted_clients or [self.client_ca]
+        client_ca = "".join(each.pem.decode() for each in clients)
+        return Trust(self.registry, self.address, self.ca_bundle, client_ca, crl, 7)
+
+    @property
+    def ca_bundle(self) -> str:
+        pending = [self.next_server_ca] if self.next_server_ca else []
+        return "".join(each.pem.decode() for each in [self.server_ca, *pending])
+
+    def published(self, request: Request) -> tuple[int, bytes]:
+        if wrong := signature_fault(request, self.url, "execute-api"):
+            return 403, json.dumps({"message": wrong}).encode()
+        if self.trust_fault:
+            return self.trust_fault()
+        return 200, json.dumps(self.trust.to_json(), separators=(",", ":")).encode()
 
     def certs(self, request: Request) -> tuple[int, bytes]:
         if wrong := signature_fault(request, self.url, "execute-api"):
@@ -98,5 +128,7 @@ class BootCloud(Cloud):
             not_after=end,  # type: ignore[arg-type]
         )
         self.issued.append(certificate)
-        pem, ca = certificate_pem(certificate).decode(), self.server_ca.pem.decode()
+        pem, ca = certificate_pem(certificate).decode(), self.ca_bundle
+        if self.late:
+            self.late, ca = self.late - 1, self.server_ca.pem.decode()
         return installer(Bundle(self.registry, ca, pem, ca, None, self.address)).encode()

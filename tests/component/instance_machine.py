@@ -21,7 +21,8 @@ REGISTRY = "registry.team.test:8443"
 
 # coreutils, and what every Linux has beside them.
 MORE = (
-    *("curl", "cut", "date", "flock", "head", "ln", "od", "sed", "sleep", "tail", "timeout", "tr"),
+    *("curl", "cut", "date", "flock", "head", "ln", "od", "sed", "sleep", "sort"),
+    *("tail", "timeout", "tr"),
 )
 EVERYTHING = (*NEEDED, *MORE, "sh")
 

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 
 from chalicelib.domain.instance_host import BootSettings, user_data
-from tests.component.boot_cloud import BootCloud, problem
+from tests.component.boot_cloud import BootCloud, Fault, problem
 from tests.component.cloud_stand_in import (
     ACCESS_KEY,
     API_PATH,
@@ -162,7 +162,7 @@ def is_enrolled(machine: Booting, cloud: BootCloud) -> None:
     certificate = cloud.issued[-1]
     assert machine.installed() == [certificate] * 3
     assert spki(certificate.public_key()) == machine.public_key()
-    kept = {p.name for p in machine.directory.iterdir()} - {".lock"}
+    kept = {p.name for p in machine.directory.iterdir()} - {".lock", f"{INSTANCE}.trust"}
     assert kept == {f"{INSTANCE}.key"}
     assert machine.leftovers() == []
 
@@ -510,6 +510,174 @@ def test_no_secret_is_passed_to_a_command_or_shown(
         assert secret not in seen
     for process in ("openssl", "curl", "sh", "sed"):
         assert f"\n{process} " in seen
+
+
+# --- the trust ------------------------------------------------------------------------------------
+
+
+def trust_kept(machine: Booting) -> str:
+    return (machine.directory / f"{INSTANCE}.trust").read_text()
+
+
+def rotated(cloud: BootCloud) -> None:
+    """Another server CA is trusted, and what is issued from now on is younger by an hour."""
+    cloud.next_server_ca = ThrowawayCa("next")
+    cloud.life = (timedelta(hours=-23), timedelta(days=30))
+
+
+def ca_crt(machine: Booting) -> str:
+    return (machine.etc / "docker/certs.d" / machine.registry / "ca.crt").read_text()
+
+
+def test_a_trust_that_changed_has_it_ask_once_with_the_same_key(
+    machine: Booting, cloud: BootCloud, shell: Shell
+) -> None:
+    machine.boot()
+    machine.renew()
+    key = machine.key
+    assert trust_kept(machine) == f"{cloud.trust.version} 0\n"
+    rotated(cloud)
+
+    ran = machine.renew()
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (len(cloud.issued), machine.key) == (2, key)
+    assert ca_crt(machine) == cloud.ca_bundle
+    is_enrolled(machine, cloud)
+    for _ in range(2):
+        ran = machine.renew()
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert len(cloud.issued) == 2
+    assert trust_kept(machine) == f"{cloud.trust.version} 0\n"
+
+
+def test_other_lists_or_another_order_of_the_cas_change_nothing(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    rotated(cloud)
+    machine.boot()
+    machine.renew()
+    assert cloud.next_server_ca
+    cloud.server_ca, cloud.next_server_ca = cloud.next_server_ca, cloud.server_ca
+    ran = machine.renew()
+    assert (ran.returncode, ran.stderr, len(cloud.issued)) == (0, "", 1)
+
+
+def test_what_was_installed_before_this_was_looked_at_is_kept_if_it_is_of_today(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    machine.boot()
+    assert not (machine.directory / f"{INSTANCE}.trust").exists()
+    machine.renew()
+    assert (len(cloud.issued), trust_kept(machine)) == (1, f"{cloud.trust.version} 0\n")
+
+
+def test_and_replaced_if_it_is_not(machine: Booting, cloud: BootCloud) -> None:
+    machine.boot()
+    rotated(cloud)
+    assert machine.renew().returncode == 0
+    assert (len(cloud.issued), ca_crt(machine)) == (2, cloud.ca_bundle)
+
+
+def test_an_answer_that_brings_the_trust_of_before_is_not_taken_for_the_new_one(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    machine.boot()
+    machine.renew()
+    rotated(cloud)
+    cloud.late = 1
+    machine.renew()
+    assert ca_crt(machine) != cloud.ca_bundle
+    machine.renew()
+    assert (len(cloud.issued), ca_crt(machine)) == (3, cloud.ca_bundle)
+
+
+def test_what_was_issued_as_the_new_ca_was_made_is_asked_for_again(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    """Who counts cannot tell whether it came with that CA."""
+    machine.boot()
+    cloud.next_server_ca = ThrowawayCa("next")
+    machine.renew()
+    assert (len(cloud.issued), ca_crt(machine)) == (2, cloud.ca_bundle)
+    cloud.life = (timedelta(hours=-23), timedelta(days=30))
+    machine.renew()
+    machine.renew()
+    assert len(cloud.issued) == 3
+
+
+def test_a_trust_that_no_answer_brings_does_not_use_up_the_quota(
+    machine: Booting, cloud: BootCloud
+) -> None:
+    machine.boot()
+    rotated(cloud)
+    cloud.late = 99
+    for _ in range(6):
+        assert machine.renew().returncode == 0
+    assert len(cloud.issued) == 4
+    assert "new certificates do not bring the published trust" in machine.renew().stderr
+
+
+def test_another_address_of_the_registry_is_installed(machine: Booting, cloud: BootCloud) -> None:
+    machine.boot()
+    machine.renew()
+    cloud.address = "127.0.0.2"
+    ran = machine.renew()
+    assert "there is a new certificate, but" in ran.stderr  # nobody is there
+    assert "127.0.0.2" in (machine.etc / "hosts").read_text()
+
+
+def test_a_certificate_whose_ca_is_not_trusted_any_more_is_replaced_at_once(
+    machine: Booting, cloud: BootCloud, registry: Registry, shell: Shell
+) -> None:
+    """Before the registry refuses it; this one trusts both client CAs on."""
+    machine.boot()
+    machine.renew()
+    key, cloud.client_ca = machine.key, registry.host.second_client_ca
+
+    ran = machine.renew()
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (len(cloud.issued), machine.key) == (2, key)
+    is_enrolled(machine, cloud)
+    machine.renew()
+    assert len(cloud.issued) == 2
+
+
+def test_one_of_a_former_ca_that_is_trusted_on_is_kept(
+    machine: Booting, cloud: BootCloud, registry: Registry
+) -> None:
+    cloud.trusted_clients = [registry.host.client_ca, registry.host.second_client_ca]
+    machine.boot()
+    machine.renew()
+    cloud.trusted_clients.reverse()
+    cloud.client_ca = registry.host.second_client_ca
+    ran = machine.renew()
+    assert (ran.returncode, ran.stderr, len(cloud.issued)) == (0, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (problem(503, "busy"), "503 because of busy"),
+        (lambda: (403, b'{"Message": "not authorized"}'), "403 "),
+        (lambda: (200, b"<html>hello</html>"), "200 "),
+        (lambda: (200, b'{"version": "../../x", "client_ca": ""}'), "200 "),
+    ],
+    ids=["busy", "not allowed", "not ours", "no version"],
+)
+def test_a_trust_that_cannot_be_had_is_told_of_and_everything_stays(
+    machine: Booting, cloud: BootCloud, fault: Fault, said: str
+) -> None:
+    machine.boot()
+    before = snapshot(machine.etc / "docker") | snapshot(machine.key_file)
+    cloud.trust_fault = fault
+    ran = machine.renew()
+    assert ran.returncode == 0
+    assert ran.stderr.startswith(f"registry-trust: cannot ask for the trust: {said}")
+    assert snapshot(machine.etc / "docker") | snapshot(machine.key_file) == before
+    assert not (machine.directory / f"{INSTANCE}.trust").exists()
+    assert len(cloud.issued) == 1
 
 
 # --- staying there --------------------------------------------------------------------------------

@@ -199,10 +199,46 @@ is_good() {
   ! in_last_third || return 1
   try_registry
   case $answer:$failed in
-    200:*) rm -f "$directory/$instance.vain" ;;
+    200:*) has_todays_trust || return 1; rm -f "$directory/$instance.vain" ;;
     403:* | 000:60) refused_too_often || return 1 ;; # 60: it is not vouched for by the CA that we know
     *) fail "cannot tell whether the certificate is good: $answer $(one_line "$why")" ;;
   esac
+}
+
+# has_todays_trust: what came with the certificate is the trust that is published now, or that cannot
+# be known. An answer of the API may bring what was published a minute ago, so for each version of the
+# trust three certificates are asked for in the end.
+has_todays_trust() {
+  read_credentials && status=$(trust_request | call) || status=000
+  answer=$(cat "$work/trust" 2>/dev/null) || answer=
+  published=$(field version)
+  if [ "$status" != 200 ] || ! only 0-9a-f "$published"; then
+    complain "cannot ask for the trust: $status $(one_line "$(field detail)$(tail -n 1 "$work/why")")"
+    return 0
+  fi
+  read -r kept asks 2>/dev/null <"$directory/$instance.trust" || kept=$published asks=0
+  if is_of_trust; then
+    [ "$kept" != "$published" ] || asks=-1
+  elif [ "$kept:$asks" = "$published:3" ]; then
+    complain 'new certificates do not bring the published trust' && return 0
+  fi
+  [ "$kept" = "$published" ] || asks=0
+  put "$directory/$instance.trust" 0600 "$published $((asks + 1))"
+  [ "$asks" = -1 ]
+}
+
+# is_of_trust: the CA of the certificate is in the trust, the CAs here are its CAs, and one that does not
+# sign yet was made two minutes before the certificate: else those who count might count us out.
+is_of_trust() {
+  printf '%b' "$(field client_ca)" >"$work/clients"
+  printf '%b' "$(field ca_bundle)" >"$work/servers"
+  openssl verify -CAfile "$work/clients" "$certs/client.cert" >/dev/null 2>&1 || return 1
+  [ "$(sort "$work/servers")" = "$(sort "$certs/ca.crt")" ] || return 1
+  openssl crl2pkcs7 -nocrl -certfile "$work/servers" | openssl pkcs7 -print_certs -noout -text \
+    | sed -n 's/^ *Not Before *: //p' | sed 1d >"$work/dates"
+  while read -r made; do
+    made=$(epoch "$made") && [ "$begins" -ge $((made + 120)) ] || return 1
+  done <"$work/dates"
 }
 
 after() { printf '%s\n' "$facts" | sed -n "s/^$1//p"; }
@@ -335,11 +371,23 @@ keep_request() {
   put "$request" 0600 "$made"
 }
 
-certificate_request() {
-  request "$api_url/certs" 40
-  printf 'data-binary = "@%s"\noutput = "%s"\nwrite-out = "%%{http_code}"\n' "$request" "$work/install.sh"
+# signed PATH SECONDS FILE: a request to the API, whose answer goes into FILE
+signed() {
+  request "$api_url/$1" "$2"
+  printf 'output = "%s"\nwrite-out = "%%{http_code}"\n' "$3"
   printf 'aws-sigv4 = "aws:amz:%s:execute-api"\nuser = "%s:%s"\n' "$region" "$access_key" "$secret_key"
   header "x-amz-security-token: $session_token"
+}
+
+# The lists of what is revoked are in it.
+trust_request() {
+  signed trust 40 "$work/trust"
+  printf 'max-filesize = 8388608\n'
+}
+
+certificate_request() {
+  signed certs 40 "$work/install.sh"
+  printf 'data-binary = "@%s"\n' "$request"
   header 'content-type: application/x-pem-file'
   header 'accept: text/x-shellscript'
   header "idempotency-key: $(openssl dgst -sha256 -r <"$request" | cut -c 1-64)"
