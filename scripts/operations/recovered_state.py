@@ -51,18 +51,25 @@ def gather(aws: boto3.Session, outputs: Mapping[str, str]) -> Gathered:
 
     Raises CommandError when a table is not there.
     """
-    dynamodb = aws.client("dynamodb")
+    records, unreadable = read_records(aws, outputs)
+    state = scan(aws.client("dynamodb"), outputs["StateTable"])
+    rows: dict[Key, Item] = {(item["pk"]["S"], item["sk"]["S"]): item for item in state}
+    listed, number = _published(aws, outputs)
+    return Gathered(Evidence(records, rows, listed, number), unreadable)
+
+
+def read_records(
+    aws: boto3.Session, outputs: Mapping[str, str]
+) -> tuple[dict[str, CertificateRecord], tuple[str, ...]]:
+    """Every certificate's by its serial, and the serials of those that are damaged."""
     records, unreadable = dict[str, CertificateRecord](), list[str]()
-    for item in scan(dynamodb, outputs["CertificatesTable"]):
+    for item in scan(aws.client("dynamodb"), outputs["CertificatesTable"]):
         try:
             record = record_in(item)
             records[record.serial] = record
         except InvalidRequest:
             unreadable.append(item["serial"]["S"])
-    state = scan(dynamodb, outputs["StateTable"])
-    rows: dict[Key, Item] = {(item["pk"]["S"], item["sk"]["S"]): item for item in state}
-    listed, number = _published(aws, outputs)
-    return Gathered(Evidence(records, rows, listed, number), tuple(unreadable))
+    return records, tuple(unreadable)
 
 
 def scan(dynamodb: Any, table: str) -> Iterator[Mapping[str, Any]]:
@@ -246,7 +253,7 @@ def bars(records: Mapping[str, CertificateRecord], now: datetime) -> list[Enrolm
             failures=1,
             reason="its certificate was revoked by hand before the table of instances was lost",
             code=REVOKED_BY_HAND,
-            version=1,
+            version=int(now.timestamp()),  # whoever is at work on it now must not write over this
         )
         for instance_id, record in newest.items()
         if record.revoked_at is not None and record.revoked_by != _PLANE
@@ -254,14 +261,16 @@ def bars(records: Mapping[str, CertificateRecord], now: datetime) -> list[Enrolm
 
 
 def put_bars(aws: boto3.Session, outputs: Mapping[str, str], barred: list[Enrolment]) -> int:
-    """How many of these instances were not recorded, and are now."""
+    """How many of these instances were not recorded as such, and are now."""
     dynamodb, put = aws.client("dynamodb"), 0
     for each in barred:
         with _unless_there():
             dynamodb.put_item(
                 TableName=outputs["InstancesTable"],
                 Item=enrolment_items.item_of(each).serialize(),
-                ConditionExpression="attribute_not_exists(instance_id)",
+                # Or it is just being enrolled again, and has no certificate yet.
+                ConditionExpression="attribute_not_exists(instance_id) OR "
+                "attribute_not_exists(serial)",
             )
-            put += 1  # not reached when it was there
+            put += 1  # not reached when it has one
     return put

@@ -95,6 +95,8 @@ def table(given: argparse.Namespace) -> None:
         _say(f"made {given.name} anew, empty")
     else:
         _say(f"restored {given.name} as of {lost.restore(given.backup):%Y-%m-%dT%H:%M:%SZ}")
+    if given.name == "instances" and not there:
+        _bar_instances(stage, datetime.now(UTC))  # before the clock finds them
     lost.put_settings_right()
     moved = lost.move_mappings()
     if moved:
@@ -110,24 +112,33 @@ def revocations(given: argparse.Namespace) -> None:
 def _put_back(stage: _Stage, *, restored: bool) -> None:
     """What the tables lack of what else is known; then it is published."""
     now = datetime.now(UTC)
-    for name in TABLES:
-        if stage.table(name).description() is None:
-            _say(f"the table {name} is missing, too: scripts/recover table {name}; then the rest")
-            return
+    missing = [name for name in TABLES if stage.table(name).description() is None]
+    for name in missing:
+        _say(f"the table {name} is missing: scripts/recover table {name} --stage {stage.name}")
+    if set(missing) - {"instances"}:
+        new = " --new-number" if restored else ""
+        _say(f"once it is there: scripts/recover revocations --stage {stage.name}{new}")
+        return
     gathered = recovered_state.gather(stage.aws, stage.outputs)
     found = losses(gathered.evidence, now, restored=restored)
     recovered_state.put_back(stage.aws, stage.outputs, gathered, found)
     _tell(found)
     for serial in gathered.unreadable:
         _say(f"the record of {serial} is damaged, and told nothing")
-    barred = recovered_state.bars(
-        recovered_state.gather(stage.aws, stage.outputs).evidence.records, now
-    )
-    put = recovered_state.put_bars(stage.aws, stage.outputs, barred)
-    if put:
-        _say(f"{put} instances stay out, whose certificates were revoked by hand")
+    if not missing:
+        _bar_instances(stage, now)
     authorities.publish(stage.aws, stage.outputs)
     _say("published the trust")
+
+
+def _bar_instances(stage: _Stage, now: datetime) -> None:
+    """By the records as they are by now, with what was just marked in them."""
+    if stage.table("certificates").description() is None:
+        return
+    records, _ = recovered_state.read_records(stage.aws, stage.outputs)
+    put = recovered_state.put_bars(stage.aws, stage.outputs, recovered_state.bars(records, now))
+    if put:
+        _say(f"{put} instances stay out, whose certificates were revoked by hand")
 
 
 def _tell(found: Losses) -> None:
