@@ -218,16 +218,20 @@ COMMANDS = (
 
 @dataclass
 class HostMachine:
-    """One machine, down at first. system: ID and VERSION_ID of its /etc/os-release."""
+    """One machine, down at first.
+
+    directory: of all machines. system: ID and VERSION_ID of its /etc/os-release.
+    """
 
     directory: Path
     metadata_endpoint: str
+    instance_id: str = INSTANCE
     system: str = "ubuntu 24.04"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     runs: int = 0
 
     def __post_init__(self) -> None:
-        self.sandbox = Sandbox.of(self.directory, INSTANCE)
+        self.sandbox = Sandbox.of(self.directory, self.instance_id)
         self.sandbox.boot(self.metadata_endpoint)
         name, version = self.system.split()
         self.write("/etc/os-release", f'ID={name}\nVERSION_ID="{version}"\n')
