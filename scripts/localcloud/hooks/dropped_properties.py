@@ -145,8 +145,10 @@ def _lifecycle_rule(rule: Properties) -> Properties:
         "Filter": {"And": [prefix, *tags]} if tags else prefix,
         "Status": rule["Status"],
     }
-    if "ExpirationInDays" in rule:
-        wanted["Expiration"] = {"Days": rule["ExpirationInDays"]}
+    words = {"ExpirationInDays": "Days", "ExpiredObjectDeleteMarker": "ExpiredObjectDeleteMarker"}
+    expiration = {ours: rule[theirs] for theirs, ours in words.items() if theirs in rule}
+    if expiration:
+        wanted["Expiration"] = expiration
     if "NoncurrentVersionExpirationInDays" in rule:
         days = rule["NoncurrentVersionExpirationInDays"]
         wanted["NoncurrentVersionExpiration"] = {"NoncurrentDays": days}
