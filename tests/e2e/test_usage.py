@@ -9,16 +9,15 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from localcloud.demo.image import write_image
 from localcloud.processes import until
-from tests.e2e.conftest import CHECKOUT, Cloud
+from tests.e2e.conftest import Cloud
+from tests.e2e.pages import Desk, block, functions
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CERTS = "/etc/containerd/certs.d"
 PULL = f'ctr images pull --hosts-dir {CERTS} "$REGISTRY/team'
 PULL_IMAGE = "http://cri/runtime.v1.ImageService/PullImage"
@@ -44,71 +43,28 @@ esac
 """
 
 
-def block(holding: str, language: str = "sh", page: str = "docs/usage.md") -> str:
-    """The one block of this language on the page that holds this."""
-    found = BLOCK.findall((CHECKOUT / page).read_text())
-    (only,) = [text for kind, text in found if kind == language and holding in text]
-    return only
-
-
-@dataclass(frozen=True)
-class Home:
-    """Of somebody with a certificate for pushing, unpacked here and installed for containerd."""
-
-    directory: Path
-    cloud: Cloud
-
-    @property
-    def registry(self) -> str:
-        return self.cloud.variables["REGISTRY"]
-
-    @property
-    def containerd_certs(self) -> Path:
-        """What stands for /etc/containerd/certs.d."""
-        return self.directory / "root/etc/containerd/certs.d"
-
-    def run(
-        self, script: str, shell: str = "sh", **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        """These commands pasted into one shell, which ends with the first that fails."""
-        own = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-        return subprocess.run(
-            [shell, "-euc", script.replace(CERTS, str(self.containerd_certs))],
-            cwd=self.directory,
-            env={**own, "REGISTRY": self.registry, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def push(self, layout: str, name: str) -> None:
-        """With skopeo."""
-        to = f"docker://{self.registry}/{name}"
-        done = self.run(f"skopeo copy -q --dest-cert-dir '{self.registry}' oci:{layout} '{to}'")
-        assert done.returncode == 0, done.stderr
+USAGE = "docs/usage.md"
 
 
 @pytest.fixture(scope="module")
-def home(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    directory = tmp_path_factory.mktemp("home")
-    person = cloud.newcomer("usage")
-    for kind, file in (("application/gzip", "bundle.tgz"), ("text/x-shellscript", "install.sh")):
-        answer = person.ask("POST", "/certs", "--header", f"Accept: {kind}")
-        assert answer.status == 201
-        (directory / file).write_bytes(answer.body)
-    (directory / "root").mkdir()
+def home(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    home = Desk(tmp_path_factory.mktemp("home"), cloud, cloud.newcomer("usage"))
     for name in ("hello", "other"):
-        write_image(directory / name, f"{name}\n")
-    home = Home(directory, cloud)
-    done = home.run("tar -xzf bundle.tgz; sh install.sh --containerd --root root")
-    assert done.returncode == 0, done.stderr
-    home.push("hello", "team/image:1")
+        write_image(home.directory / name, f"{name}\n")
+    home.get_certificate()
+    push(home, "hello", "team/image:1")
     return home
 
 
-def test_skopeo_shows_what_is_there(home: Home) -> None:
-    done = home.run(block("skopeo list-tags"))
+def push(home: Desk, layout: str, name: str) -> None:
+    """With skopeo."""
+    to = f"docker://{home.registry}/{name}"
+    done = home.run(f"skopeo copy -q --dest-cert-dir '{home.registry}' oci:{layout} '{to}'")
+    assert done.returncode == 0, done.stderr
+
+
+def test_skopeo_shows_what_is_there(home: Desk) -> None:
+    done = home.run(block("skopeo list-tags", USAGE))
 
     assert done.returncode == 0, done.stderr
     assert '"Tags": [\n        "1"' in done.stdout
@@ -120,7 +76,7 @@ def test_skopeo_shows_what_is_there(home: Home) -> None:
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_all_images_of_this_registry_are_pulled_again_and_no_others(
-    home: Home, tmp_path: Path, shell: str
+    home: Desk, tmp_path: Path, shell: str
 ) -> None:
     registry, calls, images = home.registry, tmp_path / "calls", tmp_path / "images"
     images.write_text(IMAGES.format(registry=registry, other=registry[:-1]))
@@ -129,7 +85,7 @@ def test_all_images_of_this_registry_are_pulled_again_and_no_others(
     engine.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
 
-    done = home.run(block("update_images()") + "update_images docker", shell, PATH=path)
+    done = home.run(block("update_images()", USAGE) + "update_images docker", shell, PATH=path)
 
     assert done.returncode == 0
     assert done.stderr == f"not updated: {registry}/never/pushed:2\n"
@@ -174,19 +130,19 @@ def running(directory: Path) -> Iterator[Callable[[str], dict[str, str]]]:
 
 
 def test_containerds_images_are_pulled_again(
-    home: Home, containerd: Callable[[str], dict[str, str]]
+    home: Desk, containerd: Callable[[str], dict[str, str]]
 ) -> None:
     variables = containerd("version = 2\n" + 'disabled_plugins = ["io.containerd.grpc.v1.cri"]')
     digest = "ctr images list | grep -o 'sha256:[0-9a-f]*'"
-    first = home.run(f"{{ {block(PULL)} }} >&2\n{digest}", **variables)
+    first = home.run(f"{{ {block(PULL, USAGE)} }} >&2\n{digest}", **variables)
     assert first.returncode == 0, first.stderr
-    home.push("other", "team/image:1")
+    push(home, "other", "team/image:1")
     tag = f"ctr images tag '{home.registry}/team/image:1' '{home.registry}/never/pushed:2'"
     assert home.run(tag, **variables).returncode == 0
 
-    done = home.run(block("ctr images list -q") + digest, **variables)
+    done = home.run(block("ctr images list -q", USAGE) + digest, **variables)
 
-    home.push("hello", "team/image:1")
+    push(home, "hello", "team/image:1")
     assert done.returncode == 0, done.stderr
     assert f"not updated: {home.registry}/never/pushed:2" in done.stderr
     (old,) = first.stdout.split()
@@ -197,7 +153,7 @@ def test_containerds_images_are_pulled_again(
 # --- Kubernetes -----------------------------------------------------------------------------------
 
 
-def cri_settings(home: Home, config_path: bool) -> str:
+def cri_settings(home: Desk, config_path: bool) -> str:
     """As the page says for the containerd that is here, with or without its one setting."""
     version = subprocess.run(
         ["containerd", "--version"], capture_output=True, text=True, check=True
@@ -205,15 +161,15 @@ def cri_settings(home: Home, config_path: bool) -> str:
     new = re.search(r" v?2\.\d", version.stdout) is not None
     plugin = "io.containerd.cri.v1.images" if new else "io.containerd.grpc.v1.cri"
     store = f'[plugins."{plugin}"]\n' if new else f'[plugins."{plugin}".containerd]\n'
-    settings = block(plugin, "toml").replace(CERTS, str(home.containerd_certs))
+    settings = block(plugin, USAGE, "toml").replace(CERTS, str(home.certs("containerd")))
     if not config_path:
-        settings = settings.replace(str(home.containerd_certs), "")
+        settings = settings.replace(str(home.certs("containerd")), "")
     comment, settings = settings.split("\n", 1)
     assert comment.startswith("# containerd")
     return settings + store + 'snapshotter = "native"\n'
 
 
-def pull_as_kubelet_does(home: Home, image: str, socket: str) -> str:
+def pull_as_kubelet_does(home: Desk, image: str, socket: str) -> str:
     """One PullImage call of the CRI; the message it failed with, or nothing."""
     name = f"{home.registry}/{image}".encode()
     spec = bytes([10, len(name)]) + name  # ImageSpec.image, in PullImageRequest.image
@@ -233,22 +189,22 @@ def pull_as_kubelet_does(home: Home, image: str, socket: str) -> str:
 
 
 def test_a_node_pulls_as_soon_as_it_has_a_certificate_without_a_restart(
-    home: Home, containerd: Callable[[str], dict[str, str]]
+    home: Desk, containerd: Callable[[str], dict[str, str]]
 ) -> None:
     aside = home.directory / "aside"
-    home.containerd_certs.rename(aside)
+    home.certs("containerd").rename(aside)
     try:
         socket = containerd(cri_settings(home, config_path=True))["CONTAINERD_ADDRESS"]
         before = pull_as_kubelet_does(home, "team/image:1", socket)
     finally:
-        aside.rename(home.containerd_certs)
+        aside.rename(home.certs("containerd"))
 
     assert "failed to resolve reference" in before
     assert pull_as_kubelet_does(home, "team/image:1", socket) == ""
 
 
 def test_a_node_without_the_setting_does_not_find_its_certificate(
-    home: Home, containerd: Callable[[str], dict[str, str]]
+    home: Desk, containerd: Callable[[str], dict[str, str]]
 ) -> None:
     socket = containerd(cri_settings(home, config_path=False))["CONTAINERD_ADDRESS"]
 
@@ -260,38 +216,27 @@ def test_a_node_without_the_setting_does_not_find_its_certificate(
 # --- builders and jobs ----------------------------------------------------------------------------
 
 
-def test_the_builders_settings_name_the_installed_files(home: Home) -> None:
-    done = home.run(block("buildkitd.toml <<EOF") + "cat buildkitd.toml")
+def test_the_builders_settings_name_the_installed_files(home: Desk) -> None:
+    done = home.run(block("buildkitd.toml <<EOF", USAGE) + "cat buildkitd.toml")
 
     assert done.returncode == 0, done.stderr
-    where = f"/etc/docker/certs.d/{home.registry}"
+    where = home.certs("docker") / home.registry
     pair = {"cert": f"{where}/client.cert", "key": f"{where}/client.key"}
     wanted = {home.registry: {"ca": [f"{where}/ca.crt"], "keypair": [pair]}}
     assert tomllib.loads(done.stdout) == {"registry": wanted}
-    installed = home.directory / "root" / where.removeprefix("/")
-    assert {each.name for each in installed.iterdir()} == {"ca.crt", "client.cert", "client.key"}
+    assert {each.name for each in where.iterdir()} == {"ca.crt", "client.cert", "client.key"}
 
 
-def test_a_job_takes_a_certificate_for_a_day_and_hands_it_back(home: Home) -> None:
-    cloud, job = home.cloud, home.directory / "job"
-    job.mkdir()
-    functions = block("\nsave() {", page="README.md")
-    (serial,) = re.findall(r"(?m)^serial\(\) .*$", (CHECKOUT / "README.md").read_text())
-    person = cloud.newcomer("ci-run-4711")
-    image = "skopeo copy -q oci:../other docker-archive:image.tar"
+def test_a_job_takes_a_certificate_for_a_day_and_hands_it_back(
+    home: Desk, cloud: Cloud, tmp_path: Path
+) -> None:
+    job = Desk(tmp_path, cloud, cloud.newcomer("ci-run-4711"))
+    image = f"skopeo copy -q oci:{home.directory}/other docker-archive:image.tar\n"
 
-    done = home.run(
-        "\n".join(["cd job", functions, serial, image, block("build 4711")]),
-        CREDENTIALS=str(job / "credentials"),
-        API_URL=person.api_url,
-        AWS_REGION=person.region,
-        AWS_ACCESS_KEY_ID=person.access_key_id,
-        AWS_SECRET_ACCESS_KEY=person.secret_access_key,
-    )
+    done = job.run(functions() + image + block("build 4711", USAGE))
 
     assert done.returncode == 0, done.stderr
-    assert {each.name for each in job.iterdir()} == {"credentials", "image.tar"}
-    (held,) = person.ask("GET", "/certs").json["certificates"]
+    assert {each.name for each in job.directory.iterdir()} == {"credentials", "image.tar"}
+    (held,) = job.person.ask("GET", "/certs").json["certificates"]
     assert (held["status"], held["label"]) == ("revoked", "build 4711")
-    tags = home.run(block("skopeo list-tags")).stdout
-    assert '"2"' in tags
+    assert '"2"' in home.run(block("skopeo list-tags", USAGE)).stdout
