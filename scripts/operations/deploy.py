@@ -135,7 +135,7 @@ def _registry_host(
     else:
         lines = [f"is {address}. Make a DNS record: {name} A {address}"]
         if not parameters["RegistryAddress"]:
-            lines.append("Until then the clients that are set up here have it in /etc/hosts")
+            lines.append("The clients that are set up here need none: they are told the address")
     if address is not None:
         lines.append("A new machine takes some minutes. How it is:")
         lines.append(f"scripts/registry-host check --stage {stage}")
