@@ -139,6 +139,7 @@ def _registry_host(
     if address is not None:
         lines.append("A new machine takes some minutes. How it is:")
         lines.append(f"scripts/registry-host check --stage {stage}")
+        lines.append("One that runs takes changed settings over by: sudo registry-host upgrade")
     return f"\n{' ' * 18}".join(lines)
 
 
