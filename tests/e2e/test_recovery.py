@@ -177,11 +177,17 @@ class TestTables:
     def test_a_state_table_without_any_backup(
         self, cloud: Cloud, somebody: Person, issue: Callable[[], Holder]
     ) -> None:
-        standing, lost = issue(), issue()
+        standing, lost, last = issue(), issue(), issue().serial
+        for revoke_old in (False, True):  # a line, of which the first and the last stand
+            renewed = somebody.post(f"/certs/{last}/renew", {"revoke_old": revoke_old})
+            assert renewed.status == 201, renewed.body
+            last = renewed.json["serial"]
         revoke(somebody, lost)
+        rows = self.lasting_rows(cloud)
         before = self.drop(cloud, "StateTable")
         said = run(cloud, "scripts/recover", "table", "state", "--empty")
         assert "slots and places" in said
+        assert self.lasting_rows(cloud) == rows
         sound(cloud)
         after = cloud.client("dynamodb").describe_table(TableName=before["TableName"])["Table"]
         for same in ("KeySchema", "BillingModeSummary", "DeletionProtectionEnabled"):
@@ -191,6 +197,18 @@ class TestTables:
         answers(standing, ADMITTED)
         # Nothing is missing any more, so nothing is put back a second time.
         assert "no revocation" in run(cloud, "scripts/recover", "revocations")
+
+    def lasting_rows(self, cloud: Cloud) -> dict[tuple[str, str], Any]:
+        """All of the state table but what is of a day or a moment, or only ever grows."""
+        table = cloud.outputs()["StateTable"]
+        pages = cloud.client("dynamodb").get_paginator("scan").paginate(TableName=table)
+        items = {(i["pk"]["S"], i["sk"]["S"]): i for page in pages for i in page["Items"]}
+        fleeting = ("request#", "crl")
+        return {
+            key: item
+            for key, item in items.items()
+            if not key[0].startswith(fleeting) and not key[1].startswith(fleeting)
+        }
 
     def test_the_certificates_table(
         self, cloud: Cloud, somebody: Person, issue: Callable[[], Holder]
@@ -409,6 +427,13 @@ def empty(cloud: Cloud, output: str, prefix: str = "") -> None:
             s3.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
 
 
+def upload(holder: Holder) -> int:
+    """What the registry answers to the beginning of a push."""
+    with holder.connection() as connection:
+        connection.request("POST", "/v2/some/image/blobs/uploads/", headers={"content-length": "0"})
+        return connection.getresponse().status
+
+
 class TestBuckets:
     SETTINGS = (
         "get_bucket_versioning",
@@ -423,6 +448,11 @@ class TestBuckets:
         found = {name: getattr(s3, name)(Bucket=bucket) for name in self.SETTINGS}
         for each in found.values():
             del each["ResponseMetadata"]
+        rules = found["get_bucket_lifecycle_configuration"]["Rules"]
+        for rule in rules:  # one tag may be said in two ways
+            said = rule.pop("Filter")
+            tags = [said["Tag"]] if "Tag" in said else said.get("And", {}).get("Tags", [])
+            rule["filter"] = (said.get("Prefix", ""), tags)
         return found
 
     def drop(self, cloud: Cloud, output: str) -> None:
@@ -440,7 +470,7 @@ class TestBuckets:
         answers(standing, ADMITTED)
         unpublished = issue()  # it works by itself; its bundle is stored nowhere
         pending = somebody.ask("DELETE", f"/certs/{unpublished.serial}")
-        assert (pending.status, pending.json["crl_pending"]) == (200, True)
+        assert (pending.status, pending.json["crl_pending"]) == (202, True)
         answers(unpublished, ADMITTED)
         assert somebody.ask("GET", "/trust").status == 503
 
@@ -458,11 +488,14 @@ class TestBuckets:
         answers(lost, REFUSED)
         answers(standing, ADMITTED)
 
-    def test_the_registry_bucket(self, cloud: Cloud) -> None:
+    def test_the_registry_bucket(self, cloud: Cloud, issue: Callable[[], Holder]) -> None:
         before = self.settings(cloud, "RegistryBucket")
         self.drop(cloud, "RegistryBucket")
         unsound(cloud, "scripts/recover bucket registry")
+        holder = issue()
+        assert upload(holder) >= 500
         run(cloud, "scripts/recover", "bucket", "registry")
+        assert upload(holder) == 202
         assert self.settings(cloud, "RegistryBucket") == before
         sound(cloud)
 
