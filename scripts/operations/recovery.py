@@ -174,12 +174,12 @@ def bucket(given: argparse.Namespace) -> None:
     lost.put_settings_right()
     _say("its settings are those of the stack")
     if given.name == "config":
-        authorities.publish(stage.aws, stage.outputs)
-        _say("published the trust")
         api_url = cloud.api_address(stage.outputs["ApiUrl"], os.environ.get("AWS_ENDPOINT_URL", ""))
         for each in (boot, host):
             where = each.publish(stage.aws, stage.outputs, stage.parameters, api_url)
             _say(f"published {where}")
+        authorities.publish(stage.aws, stage.outputs)
+        _say("published the trust")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

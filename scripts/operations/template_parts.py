@@ -35,11 +35,13 @@ class Template:
         answer = aws.client("cloudformation").get_template(StackName=f"registry-trust-{stage}")
         body = answer["TemplateBody"]
         document = json.loads(body) if isinstance(body, str) else body
-        values = {"Key.Arn": outputs["KeyArn"]}
+        resources = document["Resources"]
+        keys = [id_ for id_, each in resources.items() if each["Type"] == "AWS::KMS::Key"]
+        values = {f"{logical_id}.Arn": outputs["KeyArn"] for logical_id in keys}
         for logical_id in BUCKETS.values():
             values[logical_id] = outputs[logical_id]
             values[f"{logical_id}.Arn"] = f"arn:{partition(outputs)}:s3:::{outputs[logical_id]}"
-        return cls(document["Resources"], values)
+        return cls(resources, values)
 
     def properties(self, logical_id: str) -> dict[str, Any]:
         """A resource's, with the references in them replaced. Raises CommandError."""
