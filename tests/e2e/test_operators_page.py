@@ -60,14 +60,18 @@ def test_serials_that_were_let_in_and_never_issued_are_found(desk: Desk, cloud: 
     )
     assert seen.returncode == 0, seen.stderr
     logs = f"{cloud.directory}/registry-host/log"
-    listing = block("zcat", PAGE).replace("/var/log/registry-trust", logs)
+    listing, names = (
+        ROOT + block(each, PAGE).replace("/var/log/registry-trust", logs)
+        for each in ("> serials", "sed -n")
+    )
 
-    listed = desk.run(ROOT + listing + "cat serials")
+    listed, named = desk.run(listing + "cat serials"), desk.run(names)
     with (desk.directory / "serials").open("a") as serials:
         serials.write("7B20864309871DA87B88684DEC6C6E0BC97B128F\n")
     done = admin.run(functions() + block("not ours", PAGE))
 
     own = json.loads(desk.person.ask("GET", "/certs").body)["certificates"]
     assert {each["serial"] for each in own} & set(listed.stdout.lower().split())
+    assert re.search(rf"(?m)^ +1 {desk.person.name} 127\.0\.0\.1$", named.stdout), named.stdout
     assert done.returncode == 0, done.stderr
     assert done.stdout == "not ours: 7B20864309871DA87B88684DEC6C6E0BC97B128F\n"
