@@ -14,13 +14,7 @@ from cryptography import x509
 
 from chalicelib.adapters.store import enrolment_items
 from chalicelib.adapters.store.images import record_in
-from chalicelib.adapters.store.items import (
-    CertificateItem,
-    StateItem,
-    place_item,
-    slot_item,
-    use_item,
-)
+from chalicelib.adapters.store.items import CertificateItem, StateItem
 from chalicelib.domain.enrolment.changes import REVOKED_BY_HAND
 from chalicelib.domain.enrolment.model import Enrolment, EnrolmentState
 from chalicelib.domain.identity import is_instance_id
@@ -106,9 +100,7 @@ def _published(
     return {issuer_id: list(entries.values()) for issuer_id, entries in found.items()}, number
 
 
-def put_back(
-    aws: boto3.Session, outputs: Mapping[str, str], gathered: Gathered, found: Losses
-) -> None:
+def put_back(aws: boto3.Session, outputs: Mapping[str, str], found: Losses) -> None:
     """Write it all, each only where nothing else is by now. Safe to run twice, and while the rest
     works: what is revoked first of all, so that whatever is published meanwhile lists it."""
     writer = _Writer(
@@ -123,7 +115,9 @@ def put_back(
         writer.put(entry)
         writer.put(StateItem(PENDING, str(entry.serial)))
     for mark in found.marks:
-        writer.mark(mark, gathered.evidence.records[mark.serial])
+        writer.mark(mark)
+    for item in found.stale:
+        writer.delete(item)
     for item in (*found.retired, *found.keys):
         writer.put_key(item)
     for standing in found.standing:
@@ -156,7 +150,7 @@ class _Writer:
                 ExpressionAttributeValues={":n": {"N": str(number)}},
             )
 
-    def mark(self, mark: Revoked, record: CertificateRecord) -> None:
+    def mark(self, mark: Revoked) -> None:
         """Revoked by the operator: who counts as having done it by hand bars an instance from
         enrolling by itself, and that is the safe way to be wrong."""
         item = CertificateItem(mark.serial, revoked_at=mark.at, revoked_by=self.operator)
@@ -173,17 +167,17 @@ class _Writer:
                     ":by": values["revoked_by"],
                 },
             )
-        for gone in (use_item(record), place_item(record)):
-            self.dynamodb.delete_item(TableName=self.state, Key=_key(gone.pk, gone.sk))
-        if record.slot is not None:
-            slot = slot_item(record)
-            with _unless_there():
-                self.dynamodb.delete_item(
-                    TableName=self.state,
-                    Key=_key(slot.pk, slot.sk),
-                    ConditionExpression="serial = :serial",
-                    ExpressionAttributeValues={":serial": {"S": mark.serial}},
-                )
+
+    def delete(self, item: StateItem) -> None:
+        """Of a slot only while it is still that certificate's."""
+        condition: dict[str, Any] = {}
+        if item.serial is not None:
+            condition = {
+                "ConditionExpression": "serial = :serial",
+                "ExpressionAttributeValues": {":serial": {"S": item.serial}},
+            }
+        with _unless_there():
+            self.dynamodb.delete_item(TableName=self.state, Key=_key(item.pk, item.sk), **condition)
 
     def put_key(self, item: StateItem) -> None:
         if item.owner is not None:

@@ -121,7 +121,7 @@ def _put_back(stage: _Stage, *, restored: bool) -> None:
         return
     gathered = recovered_state.gather(stage.aws, stage.outputs)
     found = losses(gathered.evidence, now, restored=restored)
-    recovered_state.put_back(stage.aws, stage.outputs, gathered, found)
+    recovered_state.put_back(stage.aws, stage.outputs, found)
     _tell(found)
     for serial in gathered.unreadable:
         _say(f"the record of {serial} is damaged, and told nothing")
@@ -151,6 +151,7 @@ def _tell(found: Losses) -> None:
         (len(found.marks), "certificates marked as revoked in their records"),
         (len(found.keys), "public keys with their owners put back"),
         (len(found.retired), "public keys refused again"),
+        (len(found.stale), "slots and places of revoked certificates freed"),
         (standing, "slots and places of standing certificates put back"),
     ):
         if number:

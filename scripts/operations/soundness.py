@@ -163,8 +163,15 @@ def _revocations(
     records = gathered.evidence.records
     found = losses(gathered.evidence, _now())
     if found.any:
-        parts = (found.entries, found.marks, found.keys, found.retired, found.standing)
-        names = ("entries", "marks", "keys", "refused keys", "places")
+        parts = (
+            found.entries,
+            found.marks,
+            found.keys,
+            found.retired,
+            found.standing,
+            found.stale,
+        )
+        names = ("entries", "marks", "keys", "refused keys", "places", "freed places")
         lost = [f"{len(each)} {name}" for each, name in zip(parts, names, strict=True) if each]
         yield Finding(part, False, f"lost: {', '.join(lost) or 'the CRL number'}", mend)
     if gathered.unreadable:

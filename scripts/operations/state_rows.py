@@ -1,6 +1,6 @@
 """What the state table must say, worked out from the certificates' records and the published lists.
 
-Pure: what is there goes in, what is missing comes out. Nothing that is there is ever taken back.
+Pure: what is there goes in, what is missing comes out. What is revoked stays so.
 """
 
 from __future__ import annotations
@@ -69,14 +69,16 @@ class Losses:
     """What is to be put back.
 
     entries: rows of the revocation lists. marks: certificates whose record does not say that they
-    are revoked. standing: of those that stand. keys: of public keys; retired: keys that are there,
-    but whose refusal is not. counter: the CRL number to go on from; None if it is right.
-    unrecorded: serials that are revoked and have no record.
+    are revoked. standing: of those that stand. stale: items of a revoked certificate that say it
+    stands. keys: of public keys; retired: keys that are there, but whose refusal is not. counter:
+    the CRL number to go on from; None if it is right. unrecorded: serials that are revoked and have
+    no record.
     """
 
     entries: tuple[StateItem, ...]
     marks: tuple[Revoked, ...]
     standing: tuple[Standing, ...]
+    stale: tuple[StateItem, ...]
     keys: tuple[StateItem, ...]
     retired: tuple[StateItem, ...]
     counter: int | None
@@ -85,7 +87,7 @@ class Losses:
     @property
     def any(self) -> bool:
         """Whether anything is to be put back."""
-        parts = (self.entries, self.marks, self.standing, self.keys, self.retired)
+        parts = (self.entries, self.marks, self.standing, self.stale, self.keys, self.retired)
         return any(parts) or self.counter is not None
 
 
@@ -107,6 +109,7 @@ def losses(evidence: Evidence, now: datetime, *, restored: bool = False) -> Loss
             if serial in revoked and record.revoked_at is None
         ),
         standing=tuple(_standing(clients, evidence.rows, now)),
+        stale=tuple(_stale(clients, evidence.rows)),
         keys=keys,
         retired=retired,
         counter=_counter(evidence, now, restored),
@@ -197,12 +200,30 @@ def _standing(
         if record.line is not None or record.superseded_by is not None:
             items.append(place_item(record))
         if record.slot is not None:
-            slot, end = slot_item(record), record.validity.not_after
-            slot.serial, slot.not_after, slot.expires_at = record.serial, end, end
-            items.append(slot)
+            items.append(_slot(record))
         missing = tuple(item for item in items if (item.pk, item.sk) not in rows)
         if missing:
             yield Standing(record, missing)
+
+
+def _slot(record: CertificateRecord) -> StateItem:
+    slot, end = slot_item(record), record.validity.not_after
+    slot.serial, slot.not_after, slot.expires_at = record.serial, end, end
+    return slot
+
+
+def _stale(clients: Iterable[CertificateRecord], rows: Mapping[Key, Item]) -> Iterator[StateItem]:
+    """A slot that another certificate has by now is that one's."""
+    for record in clients:
+        if record.revoked_at is None:
+            continue
+        yield from (
+            item for item in (use_item(record), place_item(record)) if (item.pk, item.sk) in rows
+        )
+        if record.slot is not None:
+            slot = _slot(record)
+            if texts(rows.get((slot.pk, slot.sk), {})).get("serial") == record.serial:
+                yield slot
 
 
 def _keys(

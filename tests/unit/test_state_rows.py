@@ -95,6 +95,21 @@ def test_what_ended_needs_no_entry() -> None:
     assert losses(evidence([revoked(2, validity=past)]), NOW).entries == ()
 
 
+def test_what_was_revoked_after_the_backup_holds_no_place_any_more() -> None:
+    """And what has its slot by now keeps it."""
+    before = [one(1), one(2, line=f"{1:040x}", slot=7), one(3)]
+    rows = everything(losses(evidence(before), NOW))
+    now = [revoked(1), revoked(2, line=f"{1:040x}", slot=7), one(3, slot=7)]
+    rows = [row for row in rows if row.sk != "slot#007"]
+    (held,) = [row for row in everything(losses(evidence([now[2]]), NOW)) if row.sk == "slot#007"]
+    found = losses(evidence(now, [*rows, held]), NOW)
+    assert {item.sk for item in found.stale} >= {"slot#001"}
+    assert "slot#007" not in {item.sk for item in found.stale}
+    gone = keys(found.stale)
+    left = [row for row in (*rows, held, *found.entries) if (row.pk, row.sk) not in gone]
+    assert losses(evidence(now, [*left, *found.keys]), NOW).stale == ()
+
+
 class TestLists:
     """What was published is revoked, whatever the tables say."""
 
