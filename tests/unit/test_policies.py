@@ -235,6 +235,17 @@ def test_who_announces_reads_the_stream_and_neither_table_nor_key_nor_bucket():
         assert ("dynamodb:" in texts(statement)) == (statement["Resource"] == stream)
 
 
+def test_buckets_are_used_only_while_they_are_this_accounts():
+    """Anybody may take the name of one that was deleted: keys would go there, and CAs come back."""
+    of_machines = [*statements_of("RegistryHostPolicy"), *statements_of("DockerInstancePolicy")]
+    of_functions = [each for name in FUNCTIONS for each in function_statements(name)]
+    found = [s for s in (*of_machines, *of_functions) if "s3:" in texts(actions(s))]
+    assert len(found) >= 10
+    for statement in found:
+        equal = statement["Condition"]["StringEquals"]
+        assert texts(equal["aws:ResourceAccount"]).find("AWS::AccountId") >= 0, statement["Sid"]
+
+
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != ANNOUNCE])
 def test_nobody_else_puts_events(name):
     assert "events:" not in texts(function_statements(name))
