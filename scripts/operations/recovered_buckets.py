@@ -128,8 +128,8 @@ class Bucket:
 
     def _not_ours(self) -> CommandError:
         return CommandError(
-            f"the name {self._name} is another account's now, who may serve anything under it: "
-            "stop the registry host and the functions, and read docs/recovery.md"
+            f"the name {self._name} is another account's now, or you may not look: if so, the "
+            "bucket needs another name, see docs/recovery.md"
         )
 
 
