@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,15 @@ from chalicelib.domain.registry_host import (
     RefreshSource,
     host_files,
 )
-from tests.component.cloud_stand_in import API_PATH, BUCKET, REGION, Cloud, running_cloud
+from chalicelib.domain.registry_host.report import HostReport, report_key
+from tests.component.cloud_stand_in import (
+    API_PATH,
+    BUCKET,
+    INSTANCE,
+    REGION,
+    Cloud,
+    running_cloud,
+)
 from tests.component.real_host import (
     NGINX,
     ask,
@@ -63,10 +73,14 @@ class Host:
             Path(path).chmod(mode)
 
     def publish(
-        self, *crls: x509.CertificateRevocationList, cas: tuple[ThrowawayCa, ...] = ()
+        self,
+        *crls: x509.CertificateRevocationList,
+        cas: tuple[ThrowawayCa, ...] = (),
+        server_cas: tuple[ThrowawayCa, ...] = (),
     ) -> None:
+        """server_cas: the one that signs first."""
         self.cloud.objects |= {
-            "trust/ca.crt": self.cloud.server_ca.pem,
+            "trust/ca.crt": b"".join(ca.pem for ca in server_cas or (self.cloud.server_ca,)),
             "trust/client-ca.crt": b"".join(ca.pem for ca in cas or (self.client_ca,)),
             "trust/client-ca.crl": crl_pem(*crls),
         }
@@ -100,6 +114,32 @@ class Host:
         assert (result.returncode, result.stderr) == (0, "")
         assert self.status()["ok"] is True
 
+    def set(self, name: str, value: str) -> None:
+        """Another value for one of its settings."""
+        with Path(self.layout.config_dir, "refresh.env").open("a") as settings:
+            settings.write(f"{name}={shlex.quote(value)}\n")
+
+    def is_stuck(self) -> None:
+        """From now on nginx does not hear of reloads, though they seem to succeed."""
+        self.set("NGINX_RELOAD_COMMAND", f"echo x >>'{self.prefix}/reloads'")
+        self.set("SERVE_PAUSES", "0.1 0.1")  # for the tests' speed
+
+    def works_again(self) -> None:
+        self.write_files()
+
+    def let_the_wait_pass(self) -> None:
+        """As if the last vain try for a certificate were long ago."""
+        waiting = self.path("in-vain")
+        since, rest = waiting.read_text().split(" ", 1)
+        waiting.write_text(f"{int(since) - 4000} {rest}")
+
+    def wait(self) -> int:
+        """Seconds from the last vain try to the next one."""
+        return int(self.path("in-vain").read_text().split()[1])
+
+    def report(self) -> HostReport:
+        return HostReport.from_json(self.cloud.objects[report_key(INSTANCE)])
+
     def status(self) -> dict[str, Any]:
         return json.loads(self.path("status.json").read_text())  # type: ignore[no-any-return]
 
@@ -115,9 +155,19 @@ class Host:
         log = self.prefix / "reloads"
         return len(log.read_text().splitlines()) if log.exists() else 0
 
-    def visit(self, leaf: Leaf) -> int:
-        context = client_context(self.cloud.server_ca, leaf, self.prefix)
+    def visit(self, leaf: Leaf, *, trusting: ThrowawayCa | None = None) -> int:
+        """Raises ssl.SSLError if it shows no certificate of *trusting*; default: the CA at work."""
+        context = client_context(trusting or self.cloud.server_ca, leaf, self.prefix)
         return ask(port_of(self.layout), context).status
+
+    def certificate(self) -> x509.Certificate:
+        """What its files say that it shows."""
+        return x509.load_pem_x509_certificate(self.in_use()["server.crt"])
+
+    def shown(self) -> x509.Certificate:
+        """What nginx does show."""
+        address = ("127.0.0.1", port_of(self.layout))
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate(address).encode())
 
 
 @contextmanager
