@@ -20,7 +20,7 @@ from localcloud.demo.image import write_image
 from localcloud.layout import Layout
 from localcloud.processes import until
 from tests.e2e.client import Person
-from tests.e2e.conftest import Cloud
+from tests.e2e.conftest import CHECKOUT, Cloud
 from tests.e2e.instances import Fleet
 from tests.e2e.pulling import IMAGE, LOOP, MANIFEST, Puller, pulling
 
@@ -204,6 +204,20 @@ class Drill:
         assert done.returncode == 1, (command, kind, done.stdout, done.stderr)
         assert self.authorities(kind) == before
         return done.stdout + done.stderr
+
+    def begun(self, command: str, kind: AuthorityKind, *options: str, until_it_says: str) -> str:
+        """What it said until then; it is broken off there."""
+        line = ["scripts/ca", command, kind, "--stage", self.cloud.variables["STAGE"], *options]
+        lines = []
+        with subprocess.Popen(
+            line, cwd=CHECKOUT, env=self.cloud.environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            for said in process.stdout or ():
+                lines.append(said)
+                if said.startswith(until_it_says):
+                    break
+            process.terminate()
+        return "".join(lines)
 
     def _ca(
         self, command: str, kind: AuthorityKind, *options: str

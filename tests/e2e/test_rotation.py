@@ -1,4 +1,5 @@
-"""Both CAs are replaced on the running cloud while clients pull, and not one pull is refused.
+"""Both CAs are replaced on the running cloud while clients pull, and not one pull is refused; and
+the same at once, when the CAs' keys were stolen.
 
 On a cloud of its own: nobody else's certificates would last here.
 """
@@ -6,6 +7,7 @@ On a cloud of its own: nobody else's certificates would last here.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ REFRESH = "registry-refresh"
 HUNG_SECONDS = 20.0  # who is told nothing for so long was not served
 # What functions know of CAs and trust is up to a minute old, and the clock looks each minute.
 SPREAD_SECONDS = 240
+REFUSED_SECONDS = 30.0  # of what is distrusted; the host looks every 2 seconds here
+CERTIFIED_SECONDS = 120.0  # for a minute a function may sign with the CA that it knows
 
 
 @pytest.fixture(scope="module")
@@ -171,5 +175,52 @@ def retired(drill: Drill, cast: Cast, before: dict[AuthorityKind, AuthoritySet])
         assert drill.fleet.asks(each) == "200"
 
 
+def test_with_both_keys_stolen_the_old_is_refused_in_seconds_and_instances_are_back_by_themselves(
+    drill: Drill, cast: Cast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    person, bystander = drill.developer("person"), drill.developer("bystander")
+    old_ca, new_ca = drill.directory / "old-ca.crt", drill.directory / "new-ca.crt"
+    old_ca.write_bytes((person.certs / "ca.crt").read_bytes())
+    held = {each: drill.fleet.enrolled(each)["serial"] for each in cast.instances}
+    before = {kind: drill.authorities(kind) for kind in KINDS}
+    drill.have_pull(person, cast.pulls)
+    began = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        # --again: these CAs are so young that the command would take them for its own.
+        wait = ("--yes", "--again", "--wait", str(SPREAD_SECONDS))
+        working = [pool.submit(drill.ca, "distrust", kind, *wait) for kind in KINDS]
+        with drill.stage("until a certificate of the old client CA is refused"):
+            assert until(lambda: bystander.answered() != "200", REFUSED_SECONDS)
+        with drill.stage("more, until who goes by the old server CA does not accept the registry"):
+            assert until(lambda: person.answered(old_ca) == "not trusted", CERTIFIED_SECONDS)
+        new_ca.write_text(person.published_ca())
+        assert bystander.answered(new_ca) == "403"
+        for each, serial in held.items():
+            now = drill.fleet.wait(each, lambda e, s=serial: in_again(e, s), SPREAD_SECONDS)
+            assert drill.fleet.certificate(now["serial"])["issuer_id"] not in before[CLIENT].ids
+            assert drill.fleet.asks(each) == "200"
+        drill.stages.append(f"{time.monotonic() - began:5.0f} s  in all, until all instances pull")
+        said = [each.result() for each in working]
+    assert bystander.person.name in said[0]
+    with drill.stage("for a person to renew, and pull"):
+        person.renew()
+        assert person.pulls()
+    drill.wait_for_pulls()
+    with capsys.disabled():
+        print(drill.told(drill.stop_pulling()))
+    assert bystander.answered(new_ca) == "403"
+
+
 def in_again(known: Enrolment, serial: str) -> bool:
     return bool(known["state"] == "enrolled" and known["serial"] != serial)
+
+
+def test_by_force_a_step_is_taken_and_what_breaks_is_named(drill: Drill, cast: Cast) -> None:
+    """The last: who is here afterwards does not matter."""
+    with control.paused(drill.layout, REFRESH):
+        drill.ca("rotate", CLIENT)
+        (new,) = drill.authorities(CLIENT).pending
+        said = drill.begun("activate", CLIENT, "--force", until_it_says="waiting")
+    assert drill.host in said
+    assert "breaks: the registry refuses every certificate issued from then on" in said
+    assert drill.authorities(CLIENT).active == new
