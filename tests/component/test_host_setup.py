@@ -125,7 +125,9 @@ def test_what_was_spoilt_is_mended(host: Deployment) -> None:
     machine.path("/etc/registry-trust/nginx.conf").write_text("spoilt\n")
     machine.path("/etc/registry-trust/registry.yml").chmod(0o644)
     machine.path("/etc/systemd/system/registry-refresh.timer").unlink()
+    machine.path("/var/lib/units/registry-nginx.service").unlink()
     assert machine.run("docker stop registry") == 0
+    machine.forget_calls()
 
     host.serves()
 
@@ -134,6 +136,10 @@ def test_what_was_spoilt_is_mended(host: Deployment) -> None:
     assert "wrote /etc/registry-trust/registry.yml\n" in said
     assert "wrote /etc/systemd/system/registry-refresh.timer\n" in said
     assert "started its container" in said
+    assert "nginx: starts with the machine\n" in said
+    # What nginx reads is as it was when it read it last.
+    changes = [call for call in machine.calls("systemctl") if "nginx" in call]
+    assert changes == ["enable registry-nginx.service"]
     assert machine.container() == container
     assert host.status() == "200"
 
