@@ -36,8 +36,16 @@ _USES = {
     AuthorityKind.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
 }
 
-# What SSM says of a SecureString whose KMS key is disabled, waits for its deletion or has gone.
-_KEY_OF_KEYS_GONE = ("InvalidKeyId", "KMSInvalidStateException", "DisabledException")
+# What SSM says of a SecureString whose KMS key is disabled, waits for its deletion or has gone; of
+# one that has gone KMS says that it, or the permission, is missing. Writing a CA's key anew where
+# it only may not be read does no harm: its name is its fingerprint, so it is the same key.
+_UNREADABLE = (
+    "AccessDeniedException",
+    "DisabledException",
+    "InvalidKeyId",
+    "KMSInvalidStateException",
+    "NotFoundException",
+)
 
 
 def declare(commands: Any) -> None:
@@ -151,7 +159,7 @@ def _keys(ssm: Any, prefix: str, kind: AuthorityKind) -> tuple[dict[str, str], f
             answer = ssm.get_parameter(Name=name, WithDecryption=True)
             keys[id_] = answer["Parameter"]["Value"]
         except ClientError as error:
-            if error_code(error) not in _KEY_OF_KEYS_GONE:
+            if error_code(error) not in _UNREADABLE:
                 raise
             unreadable.add(id_)
     return keys, frozenset(unreadable)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from chalicelib.domain.pki.crl import read_bundle
 from localcloud.processes import until
@@ -456,8 +457,19 @@ class TestBuckets:
         return found
 
     def drop(self, cloud: Cloud, output: str) -> None:
-        empty(cloud, output)
-        cloud.client("s3").delete_bucket(Bucket=cloud.outputs()[output])
+        """Whoever is at work goes on writing to it, such as a registry host its reports."""
+
+        def dropped() -> bool:
+            empty(cloud, output)
+            try:
+                cloud.client("s3").delete_bucket(Bucket=cloud.outputs()[output])
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "BucketNotEmpty":
+                    raise
+                return False
+            return True
+
+        assert until(dropped, PATIENCE)
 
     def test_the_config_bucket(
         self, cloud: Cloud, somebody: Person, issue: Callable[[], Holder]
