@@ -56,7 +56,8 @@ def _file_name(registry: str) -> str:
 def _without_comments(script: str) -> str:
     """*script* with its head's comments alone: there are 16 KB, and the template has the others.
 
-    No line of a here-document or of a quoted text in it may begin with a number sign and a space.
+    Empty lines go, too. No line of a here-document or of a quoted text in it may be empty or begin
+    with a number sign and a space.
     """
     head, rest = script.split("\nset -eu\n", 1)
-    return head + "\nset -eu\n" + re.sub(r"^ *# .*\n", "", rest, flags=re.MULTILINE)
+    return head + "\nset -eu\n" + re.sub(r"^( *# .*)?\n", "", rest, flags=re.MULTILINE)

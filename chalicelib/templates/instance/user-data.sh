@@ -210,20 +210,21 @@ is_good() {
 # trust three certificates are asked for in the end.
 has_todays_trust() {
   read_credentials && status=$(trust_request | call) || status=000
-  answer=$(cat "$work/trust" 2>/dev/null) || answer=
-  published=$(field version)
-  if [ "$status" != 200 ] || ! only 0-9a-f "$published"; then
-    complain "cannot ask for the trust: $status $(one_line "$(field detail)$(tail -n 1 "$work/why")")"
+  answer=$(cat "$work/trust" 2>/dev/null)
+  latest=$(field version)
+  if [ "$status" != 200 ] || ! only 0-9a-f "$latest"; then
+    complain "cannot ask for the trust: $status $(one_line "$(field detail)$(cat "$work/why")")"
     return 0
   fi
-  read -r kept asks 2>/dev/null <"$directory/$instance.trust" || kept=$published asks=0
+  state=$directory/$instance.trust
+  read -r kept asks 2>/dev/null <"$state" || kept=$latest asks=0
   if is_of_trust; then
-    [ "$kept" != "$published" ] || asks=-1
-  elif [ "$kept:$asks" = "$published:3" ]; then
+    [ "$kept" != "$latest" ] || asks=-1
+  elif [ "$kept:$asks" = "$latest:3" ]; then
     complain 'new certificates do not bring the published trust' && return 0
   fi
-  [ "$kept" = "$published" ] || asks=0
-  put "$directory/$instance.trust" 0600 "$published $((asks + 1))"
+  [ "$kept" = "$latest" ] || asks=0
+  put "$state" 0600 "$latest $((asks + 1))"
   [ "$asks" = -1 ]
 }
 
@@ -235,7 +236,7 @@ is_of_trust() {
   openssl verify -CAfile "$work/clients" "$certs/client.cert" >/dev/null 2>&1 || return 1
   [ "$(sort "$work/servers")" = "$(sort "$certs/ca.crt")" ] || return 1
   openssl crl2pkcs7 -nocrl -certfile "$work/servers" | openssl pkcs7 -print_certs -noout -text \
-    | sed -n 's/^ *Not Before *: //p' | sed 1d >"$work/dates"
+    | sed -n 's/^ *Not Before: //p' | sed 1d >"$work/dates"
   while read -r made; do
     made=$(epoch "$made") && [ "$begins" -ge $((made + 120)) ] || return 1
   done <"$work/dates"
