@@ -54,7 +54,7 @@ def show(given: argparse.Namespace) -> None:
         for line in authorities.describe(each, datetime.now(UTC)):
             print(f"{kind:<7} {line}")
     for kind in known:
-        Rotation(aws, outputs, given.stage, kind).describe()
+        Rotation.of(aws, outputs, given.stage, kind).describe()
 
 
 def publish(given: argparse.Namespace) -> None:
@@ -96,7 +96,7 @@ def distrust(given: argparse.Namespace) -> None:
 def _rotation(given: argparse.Namespace) -> Rotation:
     aws = cloud.session()
     outputs = of_stage(aws, given.stage).outputs()
-    return Rotation(aws, outputs, given.stage, AuthorityKind(given.kind))
+    return Rotation.of(aws, outputs, given.stage, AuthorityKind(given.kind))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

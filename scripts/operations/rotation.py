@@ -14,7 +14,7 @@ import boto3
 
 from chalicelib.adapters.parameters import AUTHORITIES_KEPT
 from chalicelib.domain import rotation
-from chalicelib.domain.pki.authorities import AuthorityKind
+from chalicelib.domain.pki.authorities import Authority, AuthorityKind
 from chalicelib.domain.pki.authority_set import AuthoritySet
 from chalicelib.domain.pki.leaves import certificate_pem
 from chalicelib.domain.rotation import Facts, Obstacle
@@ -33,19 +33,61 @@ _SAME_DISTRUST = timedelta(hours=1)
 _Rule = Callable[[Facts], Sequence[Obstacle]]
 
 
+class Clock:
+    """The time, and waiting."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds from some moment on, whatever is done to the clock."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
 class Rotation:
-    """Of one kind of CA of one stage. Tells people on standard output what it does."""
+    """Of one kind of CA of one stage. Tells people on standard output what it does.
+
+    make: a CA with a key of that type. publish: has what the parameters say published.
+    """
 
     def __init__(
-        self, aws: boto3.Session, outputs: dict[str, str], stage: str, kind: AuthorityKind
+        self,
+        kind: AuthorityKind,
+        stage: str,
+        parameters: CaParameters,
+        coverage: Coverage,
+        make: Callable[[str], Authority],
+        publish: Callable[[], None],
+        clock: Clock,
     ) -> None:
-        self._aws = aws
-        self._outputs = outputs
-        self._stage = stage
         self._kind = kind
-        self._parameters = CaParameters(aws, outputs, kind)
-        self._coverage = Coverage(aws, outputs)
-        self._settled_at: float | None = None  # by time.monotonic(); of what this run wrote
+        self._stage = stage
+        self._parameters = parameters
+        self._coverage = coverage
+        self._make = make
+        self._publish_trust = publish
+        self._clock = clock
+        self._settled_at: float | None = None  # by the clock's monotonic(); of what this run wrote
+
+    @classmethod
+    def of(
+        cls, aws: boto3.Session, outputs: dict[str, str], stage: str, kind: AuthorityKind
+    ) -> Rotation:
+        """On the deployed stack that says this of itself."""
+        return cls(
+            kind,
+            stage,
+            CaParameters(aws, outputs, kind),
+            Coverage(aws, outputs),
+            make=lambda key_type: authorities.make(kind, key_type, outputs["RegistryHost"]),
+            publish=lambda: authorities.publish(aws, outputs),
+            clock=Clock(),
+        )
 
     # --- the steps
 
@@ -149,7 +191,7 @@ class Rotation:
 
     def _add(self, key_type: str, stored: StoredSet, *, alone: bool = False) -> str:
         """Make a CA, trusted beside the others, or alone and signing; published. Its id."""
-        made = authorities.make(self._kind, key_type, self._outputs["RegistryHost"])
+        made = self._make(key_type)
         pem = certificate_pem(made.certificate)
         with_it = stored.known.with_trusted(made.id, pem)
         if alone:
@@ -179,10 +221,10 @@ class Rotation:
     def _replace(self, stored: StoredSet, by: AuthoritySet) -> None:
         self._parameters.expect(stored.known)
         self._parameters.replace(stored, by)
-        self._settled_at = time.monotonic() + AUTHORITIES_KEPT.total_seconds()
+        self._settled_at = self._clock.monotonic() + AUTHORITIES_KEPT.total_seconds()
 
     def _publish(self, known: AuthoritySet) -> None:
-        authorities.publish(self._aws, self._outputs)
+        self._publish_trust()
         self._parameters.expect(known)
         print("published the trust", flush=True)
 
@@ -193,13 +235,13 @@ class Rotation:
     def _settle(self) -> None:
         """Wait until every process knows what was written last, be it by a run before this one."""
         if self._settled_at is None:
-            age = datetime.now(UTC) - self._parameters.read().changed_at
+            age = self._clock.now() - self._parameters.read().changed_at
             wait = min(AUTHORITIES_KEPT, AUTHORITIES_KEPT - age).total_seconds()
         else:
-            wait = self._settled_at - time.monotonic()
+            wait = self._settled_at - self._clock.monotonic()
         if wait > 0:
             print(f"waiting {wait:.0f} s until every function knows", flush=True)
-            time.sleep(wait)
+            self._clock.sleep(wait)
 
     def _active_already(self, known: AuthoritySet) -> None:
         print(f"the {self._kind} CA {known.active} signs already; none waits to be activated")
@@ -236,19 +278,19 @@ class Rotation:
 
     def _wait_for(self, new: str, obstacles: _Rule, wait: float) -> Sequence[Obstacle]:
         """What is still in the way then; tells how far it has come whenever that changes."""
-        end, said, said_at = time.monotonic() + wait, "", 0.0
+        end, said, said_at = self._clock.monotonic() + wait, "", 0.0
         while True:
-            began = time.monotonic()
+            began = self._clock.monotonic()
             facts = self._coverage.facts()
             left = obstacles(facts)
-            line, now = rotation.progress(self._kind, new, facts), time.monotonic()
+            line, now = rotation.progress(self._kind, new, facts), self._clock.monotonic()
             if line != said or now > said_at + _SAID_SECONDS:
                 print(f"trust in {new}: {line}", flush=True)
                 said, said_at = line, now
             if not any(each.passes for each in left) or now >= end:
                 return left
             pause = max(_POLL_SECONDS, 2 * (now - began))  # of a large fleet a look takes long
-            time.sleep(min(pause, max(0.0, end - now)))
+            self._clock.sleep(min(pause, max(0.0, end - now)))
 
     def _refuse(self, left: Sequence[Obstacle], step: str, *, force: bool, told: str = "") -> None:
         if not left:
@@ -298,7 +340,7 @@ class Rotation:
 
     def _is_new_and_alone(self, known: AuthoritySet) -> bool:
         made = rotation.made_at(known.certificates[known.active])
-        return len(known.certificates) == 1 and datetime.now(UTC) < made + _SAME_DISTRUST
+        return len(known.certificates) == 1 and self._clock.now() < made + _SAME_DISTRUST
 
     def _say_after_activation(self) -> None:
         if self._kind is AuthorityKind.SERVER:
