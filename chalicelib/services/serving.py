@@ -30,6 +30,9 @@ class Records(Protocol):
 class Authorities(Protocol):
     """The CAs in force."""
 
+    def reread(self) -> None:
+        """Read which there are now: what is known of them may be a minute old."""
+
     def server(self) -> Authority:
         """The one that signs the registry's certificate."""
 
@@ -62,11 +65,14 @@ class Serving:
     def issue(self, csr_pem: bytes, caller: Caller) -> ServerCertificate:
         """A certificate for the configured host name, whatever names the CSR asks for.
 
-        Raises Forbidden for all callers but the registry host, InvalidRequest for the CSR.
+        By the CA that signs at this moment. Raises Forbidden for all callers but the registry host,
+        InvalidRequest for the CSR, DependencyFailed.
         """
         if caller.role != self.role:
             raise Forbidden("not_the_registry_host", "only the registry host may have this")
         key = public_key_of_csr(csr_pem)
+        # It asks every two months, or because another CA signs since just now.
+        self.authorities.reread()
         refuse_authority_key(key, self.authorities.client_certificates())
         refuse_authority_key(key, self.authorities.server_certificates())
         now, issuer, serial = self.now(), self.authorities.server(), self.new_serial()

@@ -27,7 +27,9 @@ def parameters(
     wanted = {**kept, **given}
     _refuse_address(wanted["RegistryHost"])
     if wanted["RegistryHostZone"]:
-        _check_zone(aws, wanted["RegistryHostZone"], wanted["RegistryHost"])
+        stands = kept["RegistryHostInstance"] == "true"
+        is_ours = stands and kept["RegistryHostZone"] == wanted["RegistryHostZone"]
+        _check_zone(aws, wanted["RegistryHostZone"], wanted["RegistryHost"], is_ours=is_ours)
     ec2 = aws.client("ec2")
     if given.get("RegistryHostSubnets"):
         return _network_of(ec2, given["RegistryHostSubnets"], given.get("RegistryHostVpc", ""))
@@ -50,11 +52,21 @@ def _refuse_address(host: str) -> None:
     )
 
 
-def _check_zone(aws: boto3.Session, zone: str, host: str) -> None:
+def _check_zone(aws: boto3.Session, zone: str, host: str, *, is_ours: bool) -> None:
+    """is_ours: a record of the name is the stack's own."""
     zones: Any = aws.client("route53")
     name = str(zones.get_hosted_zone(Id=zone)["HostedZone"]["Name"]).rstrip(".")
     if not f".{host}".endswith(f".{name}"):
         raise CommandError(f"{host} is no name in the hosted zone {zone}, which is for {name}")
+    # Route 53 lists from there on, in the order of names.
+    found = zones.list_resource_record_sets(
+        HostedZoneId=zone, StartRecordName=host, StartRecordType="A", MaxItems="1"
+    )["ResourceRecordSets"]
+    if not is_ours and any((r["Name"].rstrip("."), r["Type"]) == (host, "A") for r in found):
+        raise CommandError(
+            f"the hosted zone {zone} has a record {host} A already, and CloudFormation makes none "
+            "in its place: delete that one, then deploy again"
+        )
 
 
 def _network_of(ec2: EC2Client, named: str, vpc: str) -> dict[str, str]:

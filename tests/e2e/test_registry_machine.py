@@ -253,6 +253,12 @@ class Booting:
         disk = Fleet(self.stage.cloud).sandbox(instance_id).disk
         return (disk / "root" / file).exists()
 
+    def goes_on_when_restarted(self, instance_id: str) -> bool:
+        """Whether the next boot, of which user data hears nothing, goes on where this one is."""
+        disk = Fleet(self.stage.cloud).sandbox(instance_id).disk
+        script = disk / "var/lib/cloud/scripts/per-boot/registry-host"
+        return script.exists() and "associate-address" in script.read_text()
+
     def at_the_address(self) -> str | None:
         (address,) = self.stage.addresses()
         return address.get("InstanceId")
@@ -271,10 +277,12 @@ def test_a_machine_takes_the_address_once_it_serves_and_the_next_one_takes_it_ov
     first = booting.as_the_stack_does()
     assert until(lambda: booting.has(first, "tried"), 30)
     assert booting.at_the_address() is None
+    assert booting.goes_on_when_restarted(first)
 
     booting.set_up_by("touch /root/serves\n")
     assert until(lambda: booting.at_the_address() == first, 60)
     assert booting.has(first, "serves")
+    assert until(lambda: not booting.goes_on_when_restarted(first), 10)
     next_one = booting.as_the_stack_does()
     assert until(lambda: booting.at_the_address() == next_one, 60)
     assert not booting.has(first, "refused")

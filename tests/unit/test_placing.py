@@ -11,6 +11,7 @@ from operations.cloud import CommandError
 
 KEPT = {
     "RegistryHost": "registry.example.com",
+    "RegistryHostInstance": "false",
     "RegistryHostVpc": "",
     "RegistryHostSubnets": "",
     "RegistryHostZone": "",
@@ -33,6 +34,7 @@ class Account:
             "subnet-own": ("vpc-own", "a", False),
         }
         self.offers = {"t3.small": ["a", "b"], "t2.small": ["a", "b", "c"], "t9.tiny": []}
+        self.records: list[tuple[str, str]] = []
         self.zones = {"Z1": "example.com.", "Z2": "ample.com.", "Z3": "registry.example.com."}
 
     def client(self, service: str) -> Account:
@@ -64,6 +66,11 @@ class Account:
 
     def get_hosted_zone(self, *, Id: str) -> dict[str, Any]:  # noqa: N803
         return {"HostedZone": {"Name": self.zones[Id]}}
+
+    def list_resource_record_sets(self, **asked: Any) -> dict[str, Any]:
+        start = (f"{asked['StartRecordName']}.", asked["StartRecordType"])
+        found = sorted(each for each in self.records if each >= start)[: int(asked["MaxItems"])]
+        return {"ResourceRecordSets": [{"Name": name, "Type": kind} for name, kind in found]}
 
 
 def placed(account: Account | None = None, **given: str) -> dict[str, str]:
@@ -138,3 +145,28 @@ def test_the_registrys_name_is_in_the_zone(zone, fits):
     else:
         with pytest.raises(CommandError, match=r"registry\.example\.com is no name in .* ample"):
             placed(RegistryHostZone=zone)
+
+
+def test_a_record_that_somebody_made_is_in_the_way():
+    account = Account()
+    account.records = [("registry.example.com.", "A")]
+    with pytest.raises(CommandError, match=r"has a record registry\.example\.com A already"):
+        placed(account, RegistryHostZone="Z1")
+
+
+@pytest.mark.parametrize(
+    "record", [("registry.example.com.", "TXT"), ("sregistry.example.com.", "A")]
+)
+def test_another_record_is_not(record):
+    account = Account()
+    account.records = [record]
+    assert placed(account, RegistryHostZone="Z1") == NETWORK
+
+
+def test_the_stacks_own_record_is_not_in_its_way():
+    account = Account()
+    account.records = [("registry.example.com.", "A")]
+    kept = KEPT | NETWORK | {"RegistryHostInstance": "true", "RegistryHostZone": "Z1"}
+    assert placing.parameters(account, {}, kept) == {}
+    with pytest.raises(CommandError, match="already"):
+        placing.parameters(account, {}, kept | {"RegistryHostInstance": "false"})

@@ -55,6 +55,13 @@ def test_the_record_is_written_outside_every_quota(
     assert record.validity == Validity(WHOLE - timedelta(minutes=5), WHOLE + 90 * DAY)
 
 
+def test_it_is_of_the_ca_that_signs_at_this_moment(world: World) -> None:
+    """A host that asks because another CA signs now does not get the former's again."""
+    new = server_ca(HOST, Validity.starting(NOW, 100 * DAY, DAY))
+    world.authorities.reread = lambda: world.authorities.servers.insert(0, new)  # type: ignore[method-assign]
+    assert world.serving.issue(CSR, REGISTRY).record.issuer_id == new.id
+
+
 def test_the_chain_is_every_ca_that_clients_may_trust(world: World) -> None:
     other = server_ca("other." + HOST)
     world.authorities.servers.append(other)
