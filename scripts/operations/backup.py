@@ -69,7 +69,7 @@ def declare(commands: Any) -> None:
 
 def export(given: argparse.Namespace) -> None:
     """Raises CommandError, and then there is no file."""
-    backup_file.read_passphrase(given.passphrase_file)
+    passphrase = backup_file.read_passphrase(given.passphrase_file)
     aws = cloud.session()
     outputs = of_stage(aws, given.stage).outputs()
     kept: list[KeptAuthority] = []
@@ -81,11 +81,22 @@ def export(given: argparse.Namespace) -> None:
     account = aws.client("sts").get_caller_identity()["Account"]
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     origin = Origin(given.stage, outputs["RegistryHost"], account, str(aws.region_name), now)
-    backup_file.write_new(given.to, backup_file.render(origin, kept, given.passphrase_file))
+    text = backup_file.render(origin, kept, given.passphrase_file)
+    _try(text, passphrase, kept)
+    backup_file.write_new(given.to, text)
     for one in kept:
         without = "" if one.key else ", without its key"
         print(f"{one.kind:<7} {one.id}  {'signs' if one.signs else 'trusted'}{without}")
     print(f"written to {given.to}; keep it and its passphrase apart, and off this account")
+
+
+def _try(text: str, passphrase: str, kept: Sequence[KeptAuthority]) -> None:
+    """What cannot be read back is told today, not on the day it is needed."""
+    read = {one.id: one.key for one in backup_file.read(text, passphrase)}
+    for one in kept:
+        found = read.get(one.id)
+        if one.key and (found is None or found.public_key() != one.key.public_key()):
+            raise CommandError(f"the backup would not hold the key of {one.kind} CA {one.id}")
 
 
 def restore(given: argparse.Namespace) -> None:
@@ -246,7 +257,7 @@ def plan(there: There, backup: Sequence[KeptAuthority], trust_the_file: bool) ->
             keys[id_] = one.key
             replaced |= {id_} & (there.unreadable | there.keys.keys())
         elif needs_key(there.kind, known, id_):
-            raise CommandError(_no_key(there.kind, id_, bool(backup)))
+            raise CommandError(_no_key(there.kind, known, id_, bool(backup)))
     put_set = there.known is None
     return Plan(there.kind, known, put_set, there.damaged, keys, frozenset(replaced))
 
@@ -279,13 +290,16 @@ def _is_key(text: str) -> bool:
     return "PRIVATE KEY-----" in text
 
 
-def _no_key(kind: AuthorityKind, id_: str, looked: bool) -> str:
+def _no_key(kind: AuthorityKind, known: AuthoritySet, id_: str, looked: bool) -> str:
     where = "nor in the backup" if looked else "and there is no backup to look in (--from)"
-    way = (
-        "scripts/ca distrust client makes another, and every client enrols again"
-        if kind is AuthorityKind.CLIENT
-        else "scripts/ca rotate server makes another, and nobody is locked out"
-    )
+    if id_ in known.pending:
+        way = f"scripts/ca retire {kind} --abandon takes this CA back, which has signed nothing yet"
+    elif id_ in known.former:
+        way = f"scripts/ca retire {kind} --force drops this CA; only its holders have to ask again"
+    elif kind is AuthorityKind.CLIENT:
+        way = "scripts/ca distrust client makes another, and every client enrols again"
+    else:
+        way = "scripts/ca rotate server makes another, and nobody is locked out"
     return f"the key of {kind} CA {id_} is not there, {where}; if it is lost, {way}"
 
 

@@ -24,6 +24,7 @@ from chalicelib.errors import Misconfigured
 from operations.cloud import CommandError
 
 MINIMUM_PASSPHRASE = 20
+MAXIMUM_PASSPHRASE_BYTES = 1000  # openssl reads no more than 1,023 (openssl-passphrase-options(1))
 
 # As many as OWASP's password storage cheat sheet asks of PBKDF2 with SHA-256; openssl's own default
 # of 2,048 leaves a passphrase that people can remember to be guessed.
@@ -70,7 +71,7 @@ def read_passphrase(file: Path) -> str:
     """The first line of a file that nobody else may read. Raises CommandError."""
     try:
         status = file.stat()
-        text = file.read_text().split("\n", 1)[0]
+        text = file.read_bytes().split(b"\n", 1)[0].decode()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"cannot read the passphrase from {file}") from error
     if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
@@ -79,6 +80,12 @@ def read_passphrase(file: Path) -> str:
         raise CommandError(
             f"the passphrase in {file} is too short: at least {MINIMUM_PASSPHRASE} characters in "
             "its first line, such as openssl rand -base64 24 prints"
+        )
+    # openssl, which reads the file, too, takes these for part of the passphrase, or cuts it there.
+    if not text.isprintable() or len(text.encode()) > MAXIMUM_PASSPHRASE_BYTES:
+        raise CommandError(
+            f"the first line of {file} holds other than printable characters (a Windows line end "
+            f"does), or more than {MAXIMUM_PASSPHRASE_BYTES} bytes: take another passphrase"
         )
     return text
 

@@ -156,11 +156,53 @@ class TestFile:
         with pytest.raises(CommandError, match=said):
             backup_file.read_passphrase(file)
 
+    @pytest.mark.parametrize(
+        "line",
+        ["correct horse battery\r", "correct horse\0battery staple", "x" * 1001, "tab\t" * 10],
+        ids=["windows", "nul", "long", "tab"],
+    )
+    def test_a_passphrase_that_openssl_reads_otherwise_is_refused(
+        self, tmp_path: Path, line: str
+    ) -> None:
+        """Else nobody could read the backup, as is found out on the day it is needed."""
+        file = tmp_path / "passphrase"
+        file.write_bytes(f"{line}\n".encode())
+        file.chmod(0o600)
+        with pytest.raises(CommandError, match="take another passphrase"):
+            backup_file.read_passphrase(file)
+
+    @pytest.mark.parametrize(
+        "line", ["x" * 1000, "größer als zwanzig Zeichen", " spaces around it "]
+    )
+    def test_any_other_passphrase_opens_what_it_closed(self, tmp_path: Path, line: str) -> None:
+        file = tmp_path / "passphrase"
+        file.write_bytes(f"{line}    \n".encode() if len(line) < 20 else f"{line}\n".encode())
+        file.chmod(0o600)
+        text = backup_file.render(ORIGIN, [kept(NEW)], file)
+        (read,) = backup_file.read(text, backup_file.read_passphrase(file))
+        assert read.key is not None
+        assert read.key.public_key() == NEW.key.public_key()
+
     def test_the_first_line_of_the_passphrase_counts(self, passphrase_file: Path) -> None:
         assert backup_file.read_passphrase(passphrase_file) == PASSPHRASE
 
 
 class TestPlan:
+    @pytest.mark.parametrize(
+        ("known", "way"),
+        [
+            (of(OLD), "distrust client"),
+            (of(NEW).with_trusted(OLD.id, pem(OLD)), "retire client --abandon"),
+            (of(OLD).with_trusted(NEW.id, pem(NEW)).activated(NEW.id), "retire client --force"),
+        ],
+        ids=["signs", "pending", "former"],
+    )
+    def test_of_a_key_that_is_lost_for_good_the_mildest_way_is_named(
+        self, known: AuthoritySet, way: str
+    ) -> None:
+        with pytest.raises(CommandError, match=way):
+            plan(there(known, keys=[NEW]), [], trust_the_file=False)
+
     def test_where_nothing_is_missing_nothing_is_changed(self) -> None:
         found = plan(there(of(OLD, NEW), keys=[OLD, NEW]), [kept(OLD)], trust_the_file=False)
         assert not found.changes

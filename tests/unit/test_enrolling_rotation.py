@@ -109,6 +109,19 @@ def test_a_process_that_knows_the_old_ca_alone_does_not_sign_with_it() -> None:
     assert stale.rereads
 
 
+def test_nothing_is_issued_under_a_ca_that_is_not_published_yet() -> None:
+    """Another signs, and the publication failed: what is due waits for that, and issues nothing."""
+    plane, (id_,) = enrolled(every=HOUR)
+    held = of(plane, id_)
+    plane.world.authorities.clients[:] = [NEW]
+    plane.run(61 * DAY)
+    assert list(plane.world.records.by_serial) == [held.serial]
+    assert plane.enrolments.kept[id_].code == "busy"
+    plane.sign_with(NEW)
+    plane.run(DAY)
+    assert of(plane, id_).issuer_id == NEW.id
+
+
 def test_one_that_enrols_just_then_is_not_left_with_a_certificate_of_the_old_ca() -> None:
     """What it is given may be of a minute ago; then it is recorded as such, and found."""
     plane = Plane()

@@ -18,7 +18,7 @@ from chalicelib.domain.model import (
     Succession,
 )
 from chalicelib.domain.pki import keys, leaves
-from chalicelib.errors import Contended, Forbidden
+from chalicelib.errors import Contended, DependencyFailed, Forbidden
 from chalicelib.services.issuing.delivering import unfinished
 from chalicelib.services.issuing.needs import Authorities, Records
 from chalicelib.services.issuing.recording import (
@@ -93,6 +93,9 @@ class InstanceIssuing:
             raise Forbidden("no_instance_profile", "the instance has no instance profile")
         if self.authorities.client().id not in self.admitting():
             self.authorities.reread()  # what was known of them may be of before a CA was distrusted
+            if self.authorities.client().id not in self.admitting():
+                # Each look would issue another that is no good until then.
+                raise DependencyFailed("busy", "the CA that signs is not published yet; ask again")
         caller, now = identify(instance.session_arn), self.now()
         order = Order(
             grant=policy.grant(IssueRequest(), caller, instance, self.limits),
