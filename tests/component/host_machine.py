@@ -97,6 +97,8 @@ esac
 DOCKER = r"""#!/bin/sh
 # A stand-in for docker: a container is a process of this machine, the real docker-registry with the
 # configuration that is mounted into it. The image "broken:1" ends at once, "deaf:1" never answers.
+# Plain `inspect` finds images, too. With /opt/no-stop it may not stop what runs, and remembers, as
+# dockerd does, that it was asked to.
 exec 9>&-
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 all=/var/lib/docker-stand-in
@@ -126,7 +128,7 @@ finish() {
 verb=$1
 shift
 case $verb in
-  info | inspect | image | logs | boot) ;;
+  info | inspect | container | image | logs | boot) ;;
   *) echo "$verb $*" >>/var/log/docker.calls ;;
 esac
 case $verb in
@@ -139,7 +141,16 @@ case $verb in
     shift; [ "$1" != -f ] || shift 2
     [ -s "/opt/image-$1" ] || die "No such image: $1"
     cut -c 1-64 "/opt/image-$1" ;;
-  inspect) [ "$1" = -f ] || die 'inspect without -f'
+  inspect | container)
+    [ $verb = inspect ] || { [ "$1" = inspect ] || die "what is container $1?"; shift; }
+    [ "$1" = -f ] || die 'inspect without -f'
+    if [ $verb = inspect ] && [ ! -d "$all/$3" ] && [ -s "/opt/image-$3" ]; then
+      case $2 in
+        '{{.Id}}') cut -c 1-64 "/opt/image-$3"; exit ;;
+        '{{index .Config.Labels "registry-trust"}}') echo; exit ;;
+        *) die "template parsing error: map has no entry for key \"State\"" ;;
+      esac
+    fi
     need "$3"
     running=false; ! alive "$3" || running=true
     case $2 in
@@ -154,7 +165,11 @@ case $verb in
     [ ! -e "/run/containers/$1" ] || mv "/run/containers/$1" "/run/containers/$2"
     mv "$all/$1" "$all/$2" ;;
   stop) [ "$1" != -t ] || shift 2
-    need "$1"; : >"$all/$1/restart"; finish "$1" ;;
+    need "$1"; : >"$all/$1/restart"
+    [ ! -e /opt/no-stop ] || die "cannot stop container: $1: permission denied"
+    finish "$1" ;;
+  update) [ "$1 $2" = '--restart always' ] || die "what is update $*?"
+    need "$3"; echo always >"$all/$3/restart" ;;
   start) need "$1"; begin "$1"; echo "$1" ;;
   rm) [ "$1" = -f ] && [ "$2" = -v ] || die 'rm without -f -v'
     need "$3"; finish "$3"; rm -rf "${all:?}/$3"; echo "$3" ;;
@@ -191,7 +206,7 @@ esac
 """
 
 APT_GET = r"""#!/bin/sh
-# A stand-in for apt-get: it has docker.io alone, which is the stand-in that lies in /opt.
+# A stand-in for apt-get: it has docker.io, which is the stand-in that lies in /opt, and apparmor.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 echo "$*" >>/var/log/apt-get.calls
 failures=$(cat /opt/apt-fails 2>/dev/null || echo 0)
@@ -202,7 +217,11 @@ if [ "$failures" -gt 0 ]; then
 fi
 case "$*" in
   *' update') ;;
-  *' install '*' docker.io') mkdir -p /usr/local/bin; cp /opt/docker /usr/local/bin/docker ;;
+  *' install '*' docker.io') cp /opt/docker /usr/local/bin/docker ;;
+  *' install '*' apparmor')
+    case "$*" in *' docker.io '*) cp /opt/docker /usr/local/bin/docker ;; esac
+    printf '#!/bin/sh\n' >/usr/local/sbin/apparmor_parser
+    chmod 755 /usr/local/sbin/apparmor_parser ;;
   *) echo "E: Unable to locate package" >&2; exit 100 ;;
 esac
 """

@@ -109,6 +109,15 @@ def test_a_container_that_is_gone(host: Deployment) -> None:
     assert "there is none named registry (Error: No such container: registry)" in said["container"]
 
 
+def test_images_are_not_taken_for_containers(host: Deployment) -> None:
+    host.machine.succeeds("docker pull -q registry; docker pull -q registry-former")
+    host.machine.succeeds("docker rename registry elsewhere")
+    said = wrong(host)
+    host.machine.succeeds("docker rename elsewhere registry")
+    assert said["container"].startswith("FAILED there is none named registry (Error: No such cont")
+    assert wrong(host, code=0) == {}
+
+
 def test_an_upgrade_that_was_interrupted(host: Deployment) -> None:
     stand_in = "/var/lib/docker-stand-in"
     host.machine.succeeds(f"cp -r {stand_in}/registry {stand_in}/registry-former")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from localcloud.demo.image import write_image
 from tests.component.cloud_stand_in import SECRET_KEY, TOKEN
 from tests.component.deployed_host import CHECK, GIVEN, Deployment, deployed
 from tests.component.host_machine import COMMANDS
+from tests.component.real_host import wait_until
 
 # What registry-refresh writes at each run lies beside what the set-up keeps.
 NOTE_OF_REFRESH = re.compile(r"/var/lib/registry-trust/(?!http-secret)[^/]* ")
@@ -244,6 +246,35 @@ def test_a_new_container_that_does_not_serve_gives_way_to_the_former(
     assert host.machine.container() == container
 
 
+def test_a_former_container_that_docker_may_not_stop_goes_on_serving(host: Deployment) -> None:
+    """Also after a reboot, though docker was asked to stop it."""
+    host.serves()
+    container = host.machine.container()
+    host.publish(redirect=True)
+    host.machine.write("/opt/no-stop", "")
+    host.fails(
+        "docker cannot stop the former registry: upgrade docker.io (Launchpad bug 2039294); Error: "
+    )
+    assert host.machine.said.endswith("; it serves on\n")
+    assert host.machine.container() == container
+    assert host.machine.container("registry-former") == ""
+    assert host.status() == "200"
+    host.machine.down()
+    host.machine.up()
+    wait_until(lambda: host.status() == "200", "the registry to serve again")
+    host.machine.path("/opt/no-stop").unlink()
+    host.serves()
+    assert host.machine.container() != container
+
+
+def test_an_image_may_have_the_name_of_the_container(host: Deployment) -> None:
+    host.publish(image="registry")
+    host.serves()
+    host.machine.succeeds("docker rename registry elsewhere")
+    host.machine.succeeds("docker rm -f -v elsewhere")
+    host.serves()
+
+
 def test_a_first_container_that_does_not_serve_is_said_and_the_next_run_replaces_it(
     host: Deployment,
 ) -> None:
@@ -321,6 +352,26 @@ def test_a_package_manager_that_is_busy_is_waited_for(host: Deployment) -> None:
     assert [call.split()[-1] for call in host.machine.calls("apt-get")] == [
         *("update",) * 3, "docker.io",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(
+    shutil.which("apparmor_parser", path="/usr/sbin:/usr/bin") is not None,
+    reason="the machine sees this one's programs, and this one has it",
+)
+def test_where_the_kernel_has_apparmor_on_what_docker_needs_for_it_is_installed(
+    host: Deployment,
+) -> None:
+    enabled = "/sys/module/apparmor/parameters/enabled"
+    host.machine.write(
+        "/usr/local/bin/cat",
+        f'#!/bin/sh\n[ "$*" != {enabled} ] || {{ echo Y; exit; }}\nexec /usr/bin/cat "$@"\n',
+        0o755,
+    )
+    host.serves()
+    installing = [call for call in host.machine.calls("apt-get") if " install " in call]
+    assert [call.split()[-2:] for call in installing] == [["docker.io", "apparmor"]]
+    host.serves()
+    assert "packages: all there\n" in host.machine.said
 
 
 def amazon_linux(host: Deployment, system: str = "amzn 2023", dnf: bool = True) -> str:

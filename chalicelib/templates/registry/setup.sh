@@ -101,7 +101,10 @@ missing_packages() {
     gzip:gzip cmp:diffutils find:findutils awk:gawk flock:util-linux; do
     has "${each%%:*}" || printf ' %s' "${each#*:}"
   done
-  [ "$installer" != apt ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || printf ' ca-certificates'
+  [ "$installer" = apt ] || return 0
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || printf ' ca-certificates'
+  # docker.io only recommends it, and where the kernel has AppArmor on no container starts without.
+  [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || has apparmor_parser || printf ' apparmor'
 }
 
 install_by_apt() {
