@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
@@ -24,7 +24,7 @@ _PROPERTIES = {
     "LifecycleConfiguration",
 }
 
-# By what each is read, and what it is called in words.
+# What each is called in words, and by what it is read.
 _READ = {
     "PublicAccessBlockConfiguration": ("block of public access", "get_public_access_block"),
     "OwnershipControls": ("ownership of objects", "get_bucket_ownership_controls"),
@@ -33,6 +33,8 @@ _READ = {
     "VersioningConfiguration": ("versions", "get_bucket_versioning"),
     "LifecycleConfiguration": ("lifecycle", "get_bucket_lifecycle_configuration"),
 }
+
+_BLOCKS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
 
 class Bucket:
@@ -56,7 +58,7 @@ class Bucket:
         self._policy = policy
 
     def there(self) -> bool:
-        """Whether it is. Raises CommandError for one that is not this account's."""
+        """Whether it is. Raises CommandError when S3 does not let us look."""
         try:
             self._s3.head_bucket(Bucket=self._name, ExpectedBucketOwner=self._account)
         except ClientError as error:
@@ -64,7 +66,7 @@ class Bucket:
             if status == 404:
                 return False
             if status == 403:
-                raise self._not_ours() from error
+                raise self._not_shown() from error
             raise
         return True
 
@@ -111,26 +113,105 @@ class Bucket:
             )
 
     def lacking(self) -> list[str]:
-        """Which of its settings are not there at all, in words."""
-        wanted = [*self._properties, *(["BucketPolicy"] if self._policy is not None else [])]
-        return [
-            words for name, (words, read) in _READ.items() if name in wanted and not self._has(read)
-        ]
+        """Which of its settings are not those of the template, in words.
 
-    def _has(self, read: str) -> bool:
+        S3 gives every bucket some encryption, ownership and block by itself, so that one is there
+        says nothing: what it says is compared.
+        """
+        policy = {} if self._policy is None else {"BucketPolicy": self._policy}
+        wanted = {**self._properties, **policy}
+        found = list[str]()
+        for name, (words, read) in _READ.items():
+            if name in wanted:
+                is_ = _SAID[name](self._answer(read))
+                should = _SAID[name](_as_answered(name, wanted[name]))
+                if missing := [each for each in should if each not in is_]:
+                    found.append(f"{words} ({', '.join(missing)})")
+        return found
+
+    def _answer(self, read: str) -> Mapping[str, Any]:
         try:
             answer = getattr(self._s3, read)(Bucket=self._name, ExpectedBucketOwner=self._account)
         except ClientError as error:
             if error_code(error).startswith("NoSuch") or "NotFound" in error_code(error):
-                return False
+                return {}
             raise
-        return any(key != "ResponseMetadata" for key in answer)
+        return dict(answer)
 
     def _not_ours(self) -> CommandError:
         return CommandError(
-            f"the name {self._name} is another account's now, or you may not look: if so, the "
-            "bucket needs another name, see docs/recovery.md"
+            f"the name {self._name} is another account's now: the bucket needs another name, see "
+            "docs/recovery.md, the config bucket"
         )
+
+    def _not_shown(self) -> CommandError:
+        """S3 answers both in the same way (S3 API Reference, HeadBucket)."""
+        return CommandError(
+            f"the name {self._name} is another account's, or you may not look. If "
+            f"`aws s3api list-buckets --query \"Buckets[?Name=='{self._name}']\"` shows it, it is "
+            "yours: come again with s3:ListBucket on it. If that shows nothing, it needs another "
+            "name: docs/recovery.md, the config bucket"
+        )
+
+
+def _as_answered(name: str, wanted: Any) -> dict[str, Any]:
+    """A setting of the template, as S3 answers when it is asked for it."""
+    if name == "BucketEncryption":
+        rules = encryption_rules(wanted["ServerSideEncryptionConfiguration"])
+        return {"ServerSideEncryptionConfiguration": {"Rules": rules}}
+    if name == "LifecycleConfiguration":
+        return {"Rules": [lifecycle_rule(rule) for rule in wanted["Rules"]]}
+    if name == "BucketPolicy":
+        return {"Policy": json.dumps(wanted)}
+    return dict(wanted) if name == "VersioningConfiguration" else {name: wanted}
+
+
+def _said_of_blocks(answer: Mapping[str, Any]) -> list[str]:
+    flags = answer.get("PublicAccessBlockConfiguration", {})
+    return [flag for flag in _BLOCKS if flags.get(flag)]
+
+
+def _said_of_owners(answer: Mapping[str, Any]) -> list[str]:
+    rules = answer.get("OwnershipControls", {}).get("Rules", [])
+    return [rule["ObjectOwnership"] for rule in rules]
+
+
+def _said_of_policy(answer: Mapping[str, Any]) -> list[str]:
+    """Its statements' names: S3 may write what is in them in another way than it was given."""
+    return [
+        each.get("Sid", "") for each in json.loads(answer.get("Policy", "{}")).get("Statement", [])
+    ]
+
+
+def _said_of_encryption(answer: Mapping[str, Any]) -> list[str]:
+    """A KMS key may be said by its ARN or by its id alone."""
+    found = list[str]()
+    for rule in answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", []):
+        default = rule.get("ApplyServerSideEncryptionByDefault", {})
+        key = default.get("KMSMasterKeyID", "").rpartition("/")[2]
+        found.append(f"{default.get('SSEAlgorithm', '')} {key}".strip())
+        found += ["bucket key"] if rule.get("BucketKeyEnabled") else []
+    return found
+
+
+def _said_of_versions(answer: Mapping[str, Any]) -> list[str]:
+    """One where they are suspended still keeps the old ones, and makes no new ones."""
+    return [answer["Status"]] if "Status" in answer else []
+
+
+def _said_of_lifecycle(answer: Mapping[str, Any]) -> list[str]:
+    return [rule["ID"] for rule in answer.get("Rules", []) if rule["Status"] == "Enabled"]
+
+
+# By what two answers are told apart; what else a bucket has does no harm.
+_SAID: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "PublicAccessBlockConfiguration": _said_of_blocks,
+    "OwnershipControls": _said_of_owners,
+    "BucketPolicy": _said_of_policy,
+    "BucketEncryption": _said_of_encryption,
+    "VersioningConfiguration": _said_of_versions,
+    "LifecycleConfiguration": _said_of_lifecycle,
+}
 
 
 def encryption_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def _bucket(name: str, bucket: Bucket) -> Finding:
         return Finding(part, False, str(error))
     lacking = bucket.lacking()
     if lacking:
-        return Finding(part, False, f"there, without its {', '.join(lacking)}", mend)
+        return Finding(part, False, f"there, without the stack's {', '.join(lacking)}", mend)
     return Finding(part, True, "there, with its settings")
 
 
