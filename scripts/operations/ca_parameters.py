@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,14 +51,17 @@ class CaParameters:
     def replace(self, stored: StoredSet, by: AuthoritySet) -> None:
         """Write *by* in place of *stored*, which was read last.
 
-        SSM writes whatever was written meanwhile, but says which version it made of it: when that
-        is not the next one, another's change is put back. Raises CommandError.
+        SSM writes over whatever was written meanwhile, but says which version it made of it: when
+        one in between is another's, that is put back, unless it was written over since. One in
+        between may be ours, too: a request whose answer is lost is sent again. Raises CommandError.
         """
         made = self._put(by)
-        if made == stored.version + 1:
+        between = [self._at(version) for version in range(stored.version + 1, made)]
+        others = [known for known in between if known != by]
+        if not others:
             return
-        before = self._ssm.get_parameter(Name=f"{self._name}:{made - 1}")["Parameter"]
-        self._put(AuthoritySet.from_json(before["Value"]))
+        if self.read().version == made:
+            self._put(others[-1])
         raise CommandError(
             f"another operator changed the {self._kind} CAs at this very moment; that stands, and "
             "nothing of this command does: look with scripts/ca show, then decide"
@@ -98,15 +102,45 @@ class CaParameters:
         """The name of the parameter that holds its key."""
         return key_name(self._prefix, self._kind, authority_id)
 
-    def left_keys(self, known: AuthoritySet) -> Sequence[str]:
-        """Ids of CAs that are not trusted any more, or never were, whose key is still there."""
+    def has_key(self, authority_id: str) -> bool:
+        """Whether its key is there."""
+        try:
+            self._ssm.get_parameter(Name=self.key_parameter(authority_id))  # encrypted, as it is
+        except ClientError as error:
+            if error_code(error) == "ParameterNotFound":
+                return False
+            raise
+        return True
+
+    def left_keys(self, known: AuthoritySet, before: datetime | None = None) -> Sequence[str]:
+        """Ids of CAs that are not trusted any more, or never were, whose key is still there.
+
+        before: only of keys that were written by then.
+        """
         path = self.key_parameter("")
         pages = self._ssm.get_paginator("describe_parameters").paginate(
             ParameterFilters=[{"Key": "Name", "Option": "BeginsWith", "Values": [path]}]
         )
-        names = [each["Name"] for page in pages for each in page["Parameters"]]
+        names = [
+            each["Name"]
+            for page in pages
+            for each in page["Parameters"]
+            if before is None or each["LastModifiedDate"] < before
+        ]
         ids = [name.removeprefix(path) for name in names if name.startswith(path)]
         return sorted(set(ids) - known.certificates.keys())
+
+    def _at(self, version: int) -> AuthoritySet:
+        """What was written as that version; who reads at once may not find it yet."""
+        for pause in (0.2, 0.5, 1.0, 2.0, None):
+            try:
+                found = self._ssm.get_parameter(Name=f"{self._name}:{version}")["Parameter"]
+                return AuthoritySet.from_json(found["Value"])
+            except ClientError as error:
+                if error_code(error) != "ParameterVersionNotFound" or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
 
     def _put(self, known: AuthoritySet) -> int:
         answer = self._ssm.put_parameter(

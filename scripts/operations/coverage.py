@@ -13,6 +13,7 @@ from cryptography import x509
 from chalicelib.adapters.bucket import ConfigBucket
 from chalicelib.adapters.store import CertificateListing, EnrolmentStore, Tables
 from chalicelib.domain.enrolment.model import Enrolment, EnrolmentPath, EnrolmentState
+from chalicelib.domain.identity import is_instance_id
 from chalicelib.domain.model import CertificateRecord, Selection, Status
 from chalicelib.domain.pki.authorities import AuthorityKind, authority_id
 from chalicelib.domain.registry_host.report import (
@@ -81,9 +82,16 @@ class Coverage:
         )
 
     def _hosts(self, now: datetime) -> Iterator[HostSight]:
-        """Those that run, and those that reported of late, wherever they run."""
-        reports = {each.instance_id: each for each in self._reports(now)}
+        """Those that run, and those that reported of late, wherever they run.
+
+        Who runs under another profile with the same role is known by having reported once.
+        """
+        keys = list(self._report_keys())
+        reports = {each.instance_id: each for each in self._reports(keys, now)}
         running = set(self._running_hosts())
+        known = {key.removeprefix(REPORT_PREFIX).removesuffix(".json") for key, _ in keys}
+        silent = (known - running) - reports.keys()
+        running |= set(self._running(sorted(filter(is_instance_id, silent))))
         for instance_id in sorted(running | reports.keys()):
             yield HostSight(instance_id, instance_id in running, reports.get(instance_id))
 
@@ -94,15 +102,20 @@ class Coverage:
             if each["State"]["Name"] == "running" and profile.endswith(f"/{self._profile}"):
                 yield each["InstanceId"]
 
-    def _reports(self, now: datetime) -> Iterator[HostReport]:
-        """The fresh ones; by S3's clock, too, for a host's own may be wrong."""
+    def _report_keys(self) -> Iterator[tuple[str, datetime]]:
+        """Of the last month's, with when each was written."""
         pages = self._s3.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=REPORT_PREFIX):
             for each in page.get("Contents", []):
-                if now - each["LastModified"] < REPORT_FRESH:
-                    report = self._report(each["Key"])
-                    if report is not None and report.is_fresh(now):
-                        yield report
+                yield each["Key"], each["LastModified"]
+
+    def _reports(self, keys: Sequence[tuple[str, datetime]], now: datetime) -> Iterator[HostReport]:
+        """The fresh ones; by S3's clock, too, for a host's own may be wrong."""
+        for key, written in keys:
+            if now - written < REPORT_FRESH:
+                report = self._report(key)
+                if report is not None and report.is_fresh(now):
+                    yield report
 
     def _report(self, key: str) -> HostReport | None:
         """None for what is no report, or another host's."""

@@ -26,6 +26,9 @@ from operations.coverage import Coverage
 _POLL_SECONDS = 5.0
 _SAID_SECONDS = 60.0
 
+# A key that is older and of no CA that is named was left by a run that was broken off.
+_UNNAMED = timedelta(hours=1)
+
 # A CA that is younger was made by the run before this one, which was broken off.
 _SAME_DISTRUST = timedelta(hours=1)
 
@@ -127,6 +130,7 @@ class Rotation:
 
         left = self._wait_for(new, obstacles, wait)
         self._refuse(left, "activate", force=force, told=_told_option(left, people_told))
+        self._need_key(new)
         activated = known.activated(new)
         self._replace(stored, activated)
         print(f"the {self._kind} CA {new} signs from now on")
@@ -200,7 +204,8 @@ class Rotation:
         try:
             self._replace(stored, with_it)
         except CommandError:
-            self._parameters.delete_key(made.id)
+            if made.id not in self._parameters.read().known.certificates:
+                self._parameters.delete_key(made.id)
             raise
         self._parameters.add_key(made)  # while nobody named it, another may have tidied it away
         self._publish(with_it)
@@ -243,6 +248,15 @@ class Rotation:
             print(f"waiting {wait:.0f} s until every function knows", flush=True)
             self._clock.sleep(wait)
 
+    def _need_key(self, id_: str) -> None:
+        """Without it nothing could be signed, which no force makes good."""
+        if not self._parameters.has_key(id_):
+            raise CommandError(
+                f"the key of CA {id_} is not there, so it cannot sign. Put it back from a backup: "
+                "scripts/ca restore; or take the CA back and make another: "
+                f"{self._command('retire', '--abandon')}"
+            )
+
     def _active_already(self, known: AuthoritySet) -> None:
         print(f"the {self._kind} CA {known.active} signs already; none waits to be activated")
         if not self._is_published(known):
@@ -265,12 +279,13 @@ class Rotation:
         """What a run that was broken off may have left: an old trust, and a key of no use."""
         if not self._is_published(known):
             self._publish(known)
-        left = self._parameters.left_keys(known)
-        if not left:
+        if not self._parameters.left_keys(known):
             return
         self._settle()
         facts = self._coverage.facts()
-        for id_ in left:
+        # Another operator's new CA has its key before it is named; and by now it may be.
+        now_known = self._parameters.read().known
+        for id_ in self._parameters.left_keys(now_known, self._clock.now() - _UNNAMED):
             if not rotation.lives_under(self._kind, id_, facts):
                 self._parameters.delete_key(id_)
                 print(f"deleted a key of no use any more: {self._parameters.key_parameter(id_)}")

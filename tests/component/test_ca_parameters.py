@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -68,6 +69,45 @@ def test_what_another_wrote_meanwhile_is_put_back_and_told(
     assert parameters.read().known == theirs
 
 
+class SentTwice:
+    """SSM, to which each write gets twice: the answer to the first was lost on its way.
+
+    A fault that the emulator does not have. meanwhile: what others write before the second.
+    """
+
+    def __init__(self, ssm: Any, meanwhile: AuthoritySet | None = None) -> None:
+        self._ssm, self._meanwhile = ssm, meanwhile
+
+    def put_parameter(self, **asked: Any) -> Any:
+        self._ssm.put_parameter(**asked)
+        if self._meanwhile is not None:
+            value, self._meanwhile = self._meanwhile.to_json(), None
+            self._ssm.put_parameter(**{**asked, "Value": value})
+        return self._ssm.put_parameter(**asked)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ssm, name)
+
+
+def test_a_write_that_was_sent_twice_is_no_other_operators(
+    parameters: CaParameters, ssm: Any
+) -> None:
+    parameters._ssm = SentTwice(ssm)
+    by = FIRST.with_trusted("b" * 16, "PEM")
+    parameters.replace(parameters.read(), by)
+    assert parameters.read().known == by
+
+
+def test_another_operators_between_the_two_is_still_put_back(
+    parameters: CaParameters, ssm: Any
+) -> None:
+    theirs = FIRST.with_trusted("c" * 16, "PEM")
+    parameters._ssm = SentTwice(ssm, theirs)
+    with pytest.raises(CommandError, match="another operator"):
+        parameters.replace(parameters.read(), FIRST.with_trusted("b" * 16, "PEM"))
+    assert parameters.read().known == theirs
+
+
 def test_others_than_expected_are_told(parameters: CaParameters) -> None:
     parameters.expect(FIRST)
     with pytest.raises(CommandError, match="another operator"):
@@ -85,6 +125,7 @@ def test_keys_are_encrypted_found_when_nobody_names_them_and_deleted(
 ) -> None:
     made = client_ca()
     assert parameters.left_keys(FIRST) == []
+    assert not parameters.has_key(made.id)
     parameters.add_key(made)
     parameters.add_key(made)
     name = parameters.key_parameter(made.id)
@@ -92,6 +133,11 @@ def test_keys_are_encrypted_found_when_nobody_names_them_and_deleted(
     assert kept["Type"] == "SecureString"
     assert parameters.left_keys(FIRST) == [made.id]
     assert parameters.left_keys(FIRST.with_trusted(made.id, "PEM")) == []
+    written = kept["LastModifiedDate"]
+    assert parameters.left_keys(FIRST, before=written) == []
+    assert parameters.left_keys(FIRST, before=written + timedelta(seconds=1)) == [made.id]
+    assert parameters.has_key(made.id)
     parameters.delete_key(made.id)
     parameters.delete_key(made.id)
     assert parameters.left_keys(FIRST) == []
+    assert not parameters.has_key(made.id)

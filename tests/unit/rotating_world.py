@@ -71,6 +71,7 @@ class RotatingWorld:
     keys: dict[AuthorityKind, set[str]] = field(
         default_factory=lambda: {CLIENT: set(), SERVER: set()}
     )
+    key_times: dict[str, datetime] = field(default_factory=dict)
     effects: list[str] = field(default_factory=list)
     crash_at: int = -1
     before_write: Callable[[], None] = lambda: None
@@ -211,6 +212,7 @@ class RotatingWorld:
 
     def add_key(self, authority: Authority) -> None:
         if authority.id not in self.keys[self.kind]:
+            self.key_times[authority.id] = self.time
             self._effect("key", lambda: self.keys[self.kind].add(authority.id))
 
     def delete_key(self, authority_id: str) -> None:
@@ -219,8 +221,14 @@ class RotatingWorld:
     def key_parameter(self, authority_id: str) -> str:
         return f"/{self.kind}-ca-key/{authority_id}"
 
-    def left_keys(self, known: AuthoritySet) -> Sequence[str]:
-        return sorted(self.keys[self.kind] - known.certificates.keys())
+    def has_key(self, authority_id: str) -> bool:
+        return authority_id in self.keys[self.kind]
+
+    def left_keys(self, known: AuthoritySet, before: datetime | None = None) -> Sequence[str]:
+        unnamed = sorted(self.keys[self.kind] - known.certificates.keys())
+        if before is None:
+            return unnamed
+        return [id_ for id_ in unnamed if self.key_times.get(id_, NOW - DAY) < before]
 
     def _effect(self, name: str, do: Callable[[], object]) -> None:
         do()

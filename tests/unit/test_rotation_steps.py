@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from chalicelib.domain.pki.authorities import AuthorityKind
 from operations.cloud import CommandError
 from operations.rotation import Rotation
+from tests.unit.authorities import client_ca
 from tests.unit.rotating_world import CLIENT, DAY, MINUTE, SERVER, BrokenOff, RotatingWorld
+
+HOUR = timedelta(hours=1)
 
 Step = Callable[[Rotation], None]
 KINDS = pytest.mark.parametrize("kind", [CLIENT, SERVER])
@@ -277,6 +280,8 @@ def test_broken_off_anywhere_the_next_run_ends_well(name: str, after: int) -> No
     with suppress(BrokenOff):
         step(world.rotation(kind))
     world.crash_at = -1
+    if name == "abandon":  # before that its key may be of a CA that somebody is making
+        world.time += HOUR + MINUTE
     if name == "rotate" and after >= 3:  # it had come to its end, and is not done twice
         assert "waits to be activated" in refusal(world, kind, step)
     else:
@@ -291,6 +296,43 @@ def test_broken_off_anywhere_the_next_run_ends_well(name: str, after: int) -> No
     assert world.keys[kind] >= known.certificates.keys()
     if name not in ("rotate", "distrust"):
         assert world.keys[kind] == set(known.certificates)
+
+
+def test_the_key_of_a_ca_that_another_operator_is_making_is_left_alone() -> None:
+    world, made = RotatingWorld(), client_ca(7)
+    world.add_key(made)
+    retire(world.rotation())
+    assert made.id in world.keys[CLIENT]
+
+
+def test_who_tidies_up_looks_again_after_the_wait() -> None:
+    """The key of the CA that somebody named meanwhile stays, however old it is."""
+    world, made = RotatingWorld(), client_ca(7)
+    world.add_key(made)
+    world.time += 2 * HOUR
+    world.changed[CLIENT] = world.time
+    world.while_waiting = lambda: world._write(world.sets[CLIENT].with_trusted(made.id, "PEM"))
+    retire(world.rotation())
+    assert made.id in world.sets[CLIENT].certificates
+    assert made.id in world.keys[CLIENT]
+
+
+def test_a_key_that_nobody_names_goes_after_an_hour() -> None:
+    world, made = RotatingWorld(), client_ca(7)
+    world.add_key(made)
+    world.time += HOUR + MINUTE
+    retire(world.rotation())
+    assert made.id not in world.keys[CLIENT]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_ca_without_its_key_does_not_come_to_sign(force: bool) -> None:
+    world = pending(CLIENT)
+    (new,) = world.sets[CLIENT].pending
+    world.keys[CLIENT].discard(new)
+    with pytest.raises(CommandError, match=f"the key of CA {new} is not there"):
+        world.rotation().activate(0, force=force, people_told=False)
+    assert new in world.sets[CLIENT].pending
 
 
 @pytest.mark.parametrize("name", WHERE)
