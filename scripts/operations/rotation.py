@@ -165,7 +165,7 @@ class Rotation:
         """Have a new CA be the only one, at once. wait: seconds. Raises CommandError."""
         stored = self._parameters.read()
         known = stored.known
-        if again or not self._is_new_and_alone(known):
+        if again or not self._goes_on(stored):
             gone = list(known.certificates)
             self._add(key_type, stored, alone=True)
             known = self._parameters.read().known
@@ -353,9 +353,12 @@ class Rotation:
             print("\n".join([f"  {each.lacking}", *_indented(each.details)]))
         print(f"{self._kind:<7} next: {self._command('activate', '--wait 900')}")
 
-    def _is_new_and_alone(self, known: AuthoritySet) -> bool:
+    def _goes_on(self, stored: StoredSet) -> bool:
+        """Whether the only CA is new, and took another's place: that is what distrusting makes."""
+        known = stored.known
         made = rotation.made_at(known.certificates[known.active])
-        return len(known.certificates) == 1 and self._clock.now() < made + _SAME_DISTRUST
+        replaced = len(known.certificates) == 1 and stored.version > 1
+        return replaced and self._clock.now() < made + _SAME_DISTRUST
 
     def _say_after_activation(self) -> None:
         if self._kind is AuthorityKind.SERVER:

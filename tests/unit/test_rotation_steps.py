@@ -240,6 +240,14 @@ def test_a_ca_that_is_distrusted_is_out_at_once(kind: AuthorityKind) -> None:
     assert world.sets[kind] != again
 
 
+def test_one_that_was_made_with_the_stage_just_now_can_be_distrusted_too() -> None:
+    world = RotatingWorld()
+    world.time -= DAY - 5 * MINUTE
+    before = world.sets[CLIENT].active
+    distrust(world.rotation())
+    assert before not in world.public[CLIENT].certificates
+
+
 def test_who_has_to_act_after_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     world = RotatingWorld()
     distrust(world.rotation())
