@@ -60,10 +60,11 @@ class Table:
 
     def description(self) -> dict[str, Any] | None:
         """What DynamoDB says of it; None when there is no such table."""
-        try:
-            return dict(self._dynamodb.describe_table(TableName=self._name)["Table"])
-        except self._dynamodb.exceptions.ResourceNotFoundException:
-            return None
+        return _described(self._dynamodb, self._name)
+
+    def there(self) -> bool:
+        """Whether it is, and stays: one that is being deleted is as good as gone."""
+        return _stays(self.description())
 
     def backups(self) -> list[dict[str, Any]]:
         """Its backups, newest first; that of its deletion too, if it was kept continuously."""
@@ -81,16 +82,18 @@ class Table:
     def restore(self, backup_arn: str | None) -> datetime:
         """From this backup, or from the newest; of when it is. It must not be there.
 
-        Raises CommandError when there is none.
+        A deletion that is under way is waited for. Raises CommandError when there is none.
         """
+        _wait_for_the_end(self._dynamodb, self._name)
         found = self.backups()
         if backup_arn is not None:
             found = [each for each in found if each["BackupArn"] == backup_arn]
         if not found:
             which = "that one is not among its backups" if backup_arn else "there is no backup"
             raise CommandError(
-                f"{self._name} cannot be restored: {which} (aws dynamodb list-backups). "
-                "--empty makes it anew; docs/recovery.md says what that loses"
+                f"{self._name} cannot be restored: {which} (aws dynamodb list-backups; "
+                "that of its deletion may take some minutes to be there). --empty makes it anew; "
+                "docs/recovery.md says what that loses"
             )
         chosen = found[0]
         self._say(
@@ -104,23 +107,54 @@ class Table:
         return made_at
 
     def make_empty(self) -> None:
-        """As the stack made it at first. It must not be there."""
+        """As the stack made it at first. It must not be there; a deletion is waited for."""
+        _wait_for_the_end(self._dynamodb, self._name)
         given = {key: self._properties[key] for key in _MADE_WITH if key in self._properties}
         self._dynamodb.create_table(TableName=self._name, **given)
         self.wait()
 
-    def merge(self, at: datetime, temporary: str) -> int:
+    def merge(self, at: datetime) -> int:
         """How many items that were there *at* that time, and are not now, were put back.
 
-        What is there now stays as it is. temporary: name of a table for as long as it takes.
+        What is there now stays as it is. Broken off, it goes on with the table that it restored
+        beside. Raises CommandError, for a time that is not kept too.
         """
-        self._dynamodb.restore_table_to_point_in_time(
-            SourceTableName=self._name, TargetTableName=temporary, RestoreDateTime=at
-        )
+        at = at.replace(microsecond=0)  # as its name has it
+        temporary = beside(self._name, at)
+        self._restore_beside(temporary, at)
         _wait(self._dynamodb, temporary)
         put = sum(self._put_missing(item) for item in scan(self._dynamodb, temporary))
         self._dynamodb.delete_table(TableName=temporary)
         return put
+
+    def _restore_beside(self, temporary: str, at: datetime) -> None:
+        _wait_for_the_end(self._dynamodb, temporary)
+        errors = self._dynamodb.exceptions
+        try:
+            self._dynamodb.restore_table_to_point_in_time(
+                SourceTableName=self._name, TargetTableName=temporary, RestoreDateTime=at
+            )
+            self._say(f"restoring {temporary}; this takes minutes to hours")
+        except errors.TableAlreadyExistsException:
+            self._say(f"going on with {temporary}, which is there already")
+        except errors.InvalidRestoreTimeException as error:
+            raise CommandError(f"{at:%Y-%m-%dT%H:%M:%SZ} is not kept: {self._kept()}") from error
+        except errors.PointInTimeRecoveryUnavailableException as error:
+            raise CommandError(
+                f"{self._name} keeps no continuous backups, so nothing of then is left there"
+            ) from error
+
+    def _kept(self) -> str:
+        answer = self._dynamodb.describe_continuous_backups(TableName=self._name)
+        window = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        ends = [
+            f"{window[end]:%Y-%m-%dT%H:%M:%S%z}" if end in window else "unknown"
+            for end in ("EarliestRestorableDateTime", "LatestRestorableDateTime")
+        ]
+        return (
+            f"what is, goes from {ends[0]} (at most 35 days ago, and not before the table was made "
+            f"or restored) to {ends[1]} (about 5 minutes ago: for a later time, wait)"
+        )
 
     def _put_missing(self, item: Mapping[str, Any]) -> bool:
         condition = f"attribute_not_exists({self._properties['KeySchema'][0]['AttributeName']})"
@@ -236,9 +270,42 @@ class Table:
         return len(former)
 
 
+def beside(name: str, at: datetime) -> str:
+    """What the table of that time is called while it stands beside *name*.
+
+    The same at each run, so that one that was broken off is found again; of no more characters
+    than DynamoDB takes ("Naming rules": 255).
+    """
+    suffix = f"-recovery-{at:%Y%m%dT%H%M%SZ}"
+    return name[-(255 - len(suffix)) :] + suffix
+
+
+def _described(dynamodb: Any, name: str) -> dict[str, Any] | None:
+    try:
+        return dict(dynamodb.describe_table(TableName=name)["Table"])
+    except dynamodb.exceptions.ResourceNotFoundException:
+        return None
+
+
+def _stays(found: Mapping[str, Any] | None) -> bool:
+    return found is not None and found["TableStatus"] != "DELETING"
+
+
+def _wait_for_the_end(dynamodb: Any, name: str) -> None:
+    """Of a deletion that is under way: only then the name can be had again."""
+    for again in _until_deadline():
+        found = _described(dynamodb, name)
+        if found is None or _stays(found):
+            return
+        if not again:
+            raise CommandError(f"{name} is still {found['TableStatus']}: run this again later")
+
+
 def _wait(dynamodb: Any, name: str) -> None:
     for again in _until_deadline():
-        found = dynamodb.describe_table(TableName=name)["Table"]
+        found = _described(dynamodb, name)
+        if found is None or not _stays(found):
+            raise CommandError(f"{name} was deleted meanwhile: run this again")
         ready = {
             index.get("IndexStatus", "ACTIVE") for index in found.get("GlobalSecondaryIndexes", [])
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -64,12 +65,18 @@ def check(given: argparse.Namespace) -> None:
     stage = _stage(given)
     tables = {name: stage.table(name) for name in TABLES}
     buckets = {name: stage.bucket(name) for name in BUCKETS}
-    found = list(soundness.look(stage.aws, stage.outputs, tables, buckets))
+    tell(soundness.look(stage.aws, stage.outputs, tables, buckets), stage.name)
+
+
+def tell(found: Iterable[soundness.Finding], stage: str) -> None:
+    """Print each as it comes. Raises CommandError when something is not sound."""
+    bad = list[str]()
     for each in found:
-        print(f"{'ok' if each.sound else 'BAD':<5}{each.part}: {each.said}")
+        print(f"{'ok' if each.sound else 'BAD':<5}{each.part}: {each.said}", flush=True)
         if each.command:
-            print(f"     {each.command.replace('STAGE', stage.name)}")
-    bad = [each.part for each in found if not each.sound]
+            print(f"     {each.command.replace('STAGE', stage)}", flush=True)
+        if not each.sound:
+            bad.append(each.part)
     if bad:
         raise CommandError(f"not sound: {', '.join(bad)}")
 
@@ -78,16 +85,15 @@ def table(given: argparse.Namespace) -> None:
     """Raises CommandError; run again, it goes on where it ended."""
     stage = _stage(given)
     lost = stage.table(given.name)
-    there = lost.description() is not None
+    there = lost.there()
     if there:
         _say(f"the table {given.name} is there")
         lost.wait()
         if given.empty or given.backup:
             raise CommandError("it is there, and nothing that is there is replaced")
         if given.to_time:
-            temporary = f"{stage.outputs[TABLES[given.name]]}-recovery"
             _say(f"reading it as it was at {given.to_time:%Y-%m-%dT%H:%M:%SZ}, beside it")
-            _say(f"put back {lost.merge(given.to_time, temporary)} items that it lacked")
+            _say(f"put back {lost.merge(given.to_time)} items that it lacked")
     elif given.to_time:
         raise CommandError("a table that was deleted comes back from a backup: leave out --to-time")
     elif given.empty:
@@ -112,7 +118,7 @@ def revocations(given: argparse.Namespace) -> None:
 def _put_back(stage: _Stage, *, restored: bool) -> None:
     """What the tables lack of what else is known; then it is published."""
     now = datetime.now(UTC)
-    missing = [name for name in TABLES if stage.table(name).description() is None]
+    missing = [name for name in TABLES if not stage.table(name).there()]
     for name in missing:
         _say(f"the table {name} is missing: scripts/recover table {name} --stage {stage.name}")
     if set(missing) - {"instances"}:
@@ -133,7 +139,7 @@ def _put_back(stage: _Stage, *, restored: bool) -> None:
 
 def _bar_instances(stage: _Stage, now: datetime) -> None:
     """By the records as they are by now, with what was just marked in them."""
-    if stage.table("certificates").description() is None:
+    if not stage.table("certificates").there():
         return
     records, _ = recovered_state.read_records(stage.aws, stage.outputs)
     put = recovered_state.put_bars(stage.aws, stage.outputs, recovered_state.bars(records, now))

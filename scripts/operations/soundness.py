@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import boto3
 from botocore.exceptions import ClientError
@@ -17,7 +18,6 @@ from chalicelib.domain.pki.authorities import AuthorityKind, authority_id
 from chalicelib.domain.trust import TRUST_KEYS, PublishedTrust
 from chalicelib.errors import AppError
 from operations import backup, recovered_state
-from operations.backup import There
 from operations.cloud import CommandError, error_code
 from operations.recovered_buckets import Bucket
 from operations.recovered_tables import Table
@@ -43,36 +43,55 @@ def look(
     tables: Mapping[str, Table],
     buckets: Mapping[str, Bucket],
 ) -> Iterator[Finding]:
-    """Each part, in the order in which it is to be mended."""
-    yield _key(aws, outputs)
+    """Each part, in the order in which it is to be mended.
+
+    A part that could not be looked at is a finding too, and the others are looked at all the same.
+    """
+    yield from _tried("KMS key", lambda: _key(aws, outputs))
     for name, table in tables.items():
-        yield from _table(name, table)
+        yield from _tried(f"table {name}", partial(_table, name, table))
     for name, bucket in buckets.items():
-        yield _bucket(name, bucket)
+        yield from _tried(f"{name} bucket", partial(_bucket, name, bucket))
     for kind in AuthorityKind:
-        yield from _authorities(backup.look(aws, outputs, kind))
-    yield _webhook(aws, outputs)
-    published = _read_published(aws, outputs)
-    yield _trust(published)
-    if all(table.description() is not None for table in tables.values()):
-        yield from _revocations(aws, outputs, published)
+        yield from _tried(f"{kind} CA", partial(_authorities, aws, outputs, kind))
+    yield from _tried("Slack webhook", lambda: _webhook(aws, outputs))
+    yield from _tried("published trust", lambda: _trust(aws, outputs))
+    yield from _tried("revocations", lambda: _revocations(aws, outputs, tables))
 
 
-def _key(aws: boto3.Session, outputs: Mapping[str, str]) -> Finding:
+def _tried(part: str, look_at: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What comes of a look; when it failed, that it did."""
+    try:
+        yield from look_at()
+    except (ClientError, AppError, CommandError) as error:
+        yield Finding(part, False, f"not known, as it could not be looked at: {_why(error)}")
+
+
+def _why(error: BaseException) -> str:
+    """AWS's word for it, where that is what it comes from."""
+    of = error if isinstance(error, ClientError) else error.__cause__
+    if isinstance(of, ClientError):
+        return f"{of.operation_name} answered {error_code(of)}"
+    return str(error)
+
+
+def _key(aws: boto3.Session, outputs: Mapping[str, str]) -> Iterator[Finding]:
     kms, arn = aws.client("kms"), outputs["KeyArn"]
     try:
         found = kms.describe_key(KeyId=arn)["KeyMetadata"]
     except ClientError as error:
         if error_code(error) != "NotFoundException":
             raise
-        return Finding("KMS key", False, "it is gone for good: docs/recovery.md, KMS key")
+        yield Finding("KMS key", False, "it is gone for good: docs/recovery.md, KMS key")
+        return
     state = found["KeyState"]
     if state == "PendingDeletion":
         mend = f"aws kms cancel-key-deletion --key-id {arn} && aws kms enable-key --key-id {arn}"
-        return Finding("KMS key", False, "it is to be deleted: nothing can be read", mend)
-    if state != "Enabled":
-        return Finding("KMS key", False, f"it is {state}", f"aws kms enable-key --key-id {arn}")
-    return Finding("KMS key", True, "enabled")
+        yield Finding("KMS key", False, "it is to be deleted: nothing can be read", mend)
+    elif state != "Enabled":
+        yield Finding("KMS key", False, f"it is {state}", f"aws kms enable-key --key-id {arn}")
+    else:
+        yield Finding("KMS key", True, "enabled")
 
 
 def _table(name: str, table: Table) -> Iterator[Finding]:
@@ -83,30 +102,34 @@ def _table(name: str, table: Table) -> Iterator[Finding]:
         backup_of = newest and f"its newest backup is of {newest['BackupCreationDateTime']:%F %T}"
         yield Finding(part, False, f"deleted; {backup_of or 'there is no backup (--empty)'}", mend)
         return
-    lacking = table.lacking(found)
     if found["TableStatus"] != "ACTIVE":
-        yield Finding(part, False, f"it is {found['TableStatus']}")
-    elif lacking:
+        mends = mend if found["TableStatus"] == "DELETING" else ""
+        yield Finding(part, False, f"it is {found['TableStatus']}", mends)
+    elif lacking := table.lacking(found):
         yield Finding(part, False, f"there, without {', '.join(lacking)}", mend)
     else:
         yield Finding(part, True, f"there, about {found.get('ItemCount', 0)} items")
 
 
-def _bucket(name: str, bucket: Bucket) -> Finding:
+def _bucket(name: str, bucket: Bucket) -> Iterator[Finding]:
     part, mend = f"{name} bucket", _RECOVER.format(f"bucket {name}")
     try:
         if not bucket.there():
-            return Finding(part, False, "deleted", mend)
+            yield Finding(part, False, "deleted", mend)
+            return
     except CommandError as error:
-        return Finding(part, False, str(error))
-    lacking = bucket.lacking()
-    if lacking:
-        return Finding(part, False, f"there, without the stack's {', '.join(lacking)}", mend)
-    return Finding(part, True, "there, with its settings")
+        yield Finding(part, False, str(error))
+        return
+    if lacking := bucket.lacking():
+        yield Finding(part, False, f"there, without the stack's {', '.join(lacking)}", mend)
+    else:
+        yield Finding(part, True, "there, with its settings")
 
 
-def _authorities(there: There) -> Iterator[Finding]:
-    part = f"{there.kind} CA"
+def _authorities(
+    aws: boto3.Session, outputs: Mapping[str, str], kind: AuthorityKind
+) -> Iterator[Finding]:
+    there, part = backup.look(aws, outputs, kind), f"{kind} CA"
     if there.known is None:
         how = "damaged" if there.damaged else "missing"
         yield Finding(part, False, f"its parameter is {how}", "scripts/ca restore --stage STAGE")
@@ -121,27 +144,31 @@ def _authorities(there: There) -> Iterator[Finding]:
             yield Finding(part, True, f"{id_} {signs}, without a key, which it does not need")
 
 
-def _webhook(aws: boto3.Session, outputs: Mapping[str, str]) -> Finding:
+def _webhook(aws: boto3.Session, outputs: Mapping[str, str]) -> Iterator[Finding]:
     """A stack may do without."""
     name = f"{outputs['ParameterPrefix']}slack-webhook"
     answer = aws.client("ssm").get_parameters(Names=[name])
     mend = "scripts/deploy --stage STAGE --slack-webhook-file FILE"
     if answer["Parameters"]:
-        return Finding("Slack webhook", True, "there")
-    return Finding("Slack webhook", True, "there is none; if there was one:", mend)
+        yield Finding("Slack webhook", True, "there")
+    else:
+        yield Finding("Slack webhook", True, "there is none; if there was one:", mend)
 
 
-def _read_published(aws: boto3.Session, outputs: Mapping[str, str]) -> PublishedTrust | None:
+def _read_published(aws: boto3.Session, outputs: Mapping[str, str]) -> PublishedTrust:
+    return ConfigBucket(aws.client("s3"), outputs["ConfigBucket"]).published()
+
+
+def _trust(aws: boto3.Session, outputs: Mapping[str, str]) -> Iterator[Finding]:
     try:
-        return ConfigBucket(aws.client("s3"), outputs["ConfigBucket"]).published()
-    except AppError:
-        return None
+        yield _judged(_read_published(aws, outputs))
+    except AppError as error:
+        mend = "scripts/ca publish --stage STAGE"
+        yield Finding("published trust", False, f"it cannot be read: {_why(error)}", mend)
 
 
-def _trust(published: PublishedTrust | None) -> Finding:
+def _judged(published: PublishedTrust) -> Finding:
     part, mend = "published trust", "scripts/ca publish --stage STAGE"
-    if published is None:
-        return Finding(part, False, "it cannot be read", mend)
     missing = [key for key in TRUST_KEYS if key not in published.versions]
     if missing or published.trust is None:
         return Finding(part, False, f"missing or damaged: {', '.join(missing) or 'trust'}", mend)
@@ -156,8 +183,11 @@ def _trust(published: PublishedTrust | None) -> Finding:
 
 
 def _revocations(
-    aws: boto3.Session, outputs: Mapping[str, str], published: PublishedTrust | None
+    aws: boto3.Session, outputs: Mapping[str, str], tables: Mapping[str, Table]
 ) -> Iterator[Finding]:
+    """Nothing while a table is missing, which is told of the table."""
+    if not all(table.there() for table in tables.values()):
+        return
     part, mend = "revocations", _RECOVER.format("revocations")
     gathered = recovered_state.gather(aws, outputs)
     records = gathered.evidence.records
@@ -177,7 +207,10 @@ def _revocations(
     if gathered.unreadable:
         some = ", ".join(gathered.unreadable[:5])
         yield Finding("records", False, f"{len(gathered.unreadable)} are damaged: {some}")
-    unlisted = _unlisted(published, records)
+    try:
+        unlisted = _unlisted(_read_published(aws, outputs), records)
+    except AppError:
+        unlisted = []  # the look at the published trust has told it
     if unlisted:
         said = f"{len(unlisted)} are not on the published list: {', '.join(unlisted[:5])}"
         yield Finding(part, False, said, "scripts/ca publish --stage STAGE")
@@ -186,11 +219,9 @@ def _revocations(
         yield Finding(part, True, f"{len(records)} certificates, {revoked} of them revoked")
 
 
-def _unlisted(
-    published: PublishedTrust | None, records: Mapping[str, CertificateRecord]
-) -> list[str]:
+def _unlisted(published: PublishedTrust, records: Mapping[str, CertificateRecord]) -> list[str]:
     """Serials that are revoked, have not ended, and stand on no published list of their CA."""
-    if published is None or published.trust is None:
+    if published.trust is None:
         return []
     cas = x509.load_pem_x509_certificates(published.trust.client_ca.encode())
     trusted = {authority_id(ca) for ca in cas}
