@@ -16,6 +16,7 @@ from chalicelib.domain.rotation import (
     Facts,
     HostSight,
     Obstacle,
+    after_distrusting,
     against_activating,
     against_retiring,
     lives_under,
@@ -201,6 +202,15 @@ def test_a_client_ca_stays_while_anything_lives_under_it() -> None:
 def test_nothing_is_retired_before_every_process_knows() -> None:
     (found,) = against_retiring(CLIENT, OLD, NEW, facts(), NOW + 5 * SECOND)
     assert found.lacking.endswith("wait 6 s")
+
+
+def test_after_distrusting_one_that_was_issued_another_and_has_not_installed_it_is_behind() -> None:
+    given = certificate(INSTANCE, label="enrolment", issuer_id=NEW)
+    known = facts(certificates=[given])
+    assert not after_distrusting(CLIENT, NEW, MADE, known)
+    installing = [enrolment(INSTANCE, "new", state=EnrolmentState.INSTALLING)]
+    (found,) = after_distrusting(CLIENT, NEW, MADE, replace(known, enrolments=installing))
+    assert found.passes
 
 
 def test_long_lists_are_cut_and_counted() -> None:

@@ -83,6 +83,7 @@ def after_distrusting(
             [
                 hosts_without(kind, active, facts),
                 instances_not_under(active, facts),
+                instances_without(kind, facts),  # who is issued one has not installed it yet
                 people_not_under(active, facts),
             ]
         )
