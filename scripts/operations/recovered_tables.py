@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +11,7 @@ from botocore.exceptions import ClientError
 
 from operations.cloud import CommandError, error_code
 from operations.recovered_state import scan
-
-_POLL_SECONDS = 2.0
-_DEADLINE_SECONDS = 6 * 3600  # DynamoDB takes minutes for a small table and hours for a large one
+from operations.table_states import described, stays, until_deadline, wait, wait_for_the_end
 
 # What CreateTable takes of what CloudFormation's table has, by the same names.
 _MADE_WITH = ("KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes", "BillingMode")
@@ -60,11 +57,11 @@ class Table:
 
     def description(self) -> dict[str, Any] | None:
         """What DynamoDB says of it; None when there is no such table."""
-        return _described(self._dynamodb, self._name)
+        return described(self._dynamodb, self._name)
 
     def there(self) -> bool:
         """Whether it is, and stays: one that is being deleted is as good as gone."""
-        return _stays(self.description())
+        return stays(self.description())
 
     def backups(self) -> list[dict[str, Any]]:
         """Its backups, newest first; that of its deletion too, if it was kept continuously."""
@@ -84,7 +81,7 @@ class Table:
 
         A deletion that is under way is waited for. Raises CommandError when there is none.
         """
-        _wait_for_the_end(self._dynamodb, self._name)
+        wait_for_the_end(self._dynamodb, self._name)
         found = self.backups()
         if backup_arn is not None:
             found = [each for each in found if each["BackupArn"] == backup_arn]
@@ -108,7 +105,7 @@ class Table:
 
     def make_empty(self) -> None:
         """As the stack made it at first. It must not be there; a deletion is waited for."""
-        _wait_for_the_end(self._dynamodb, self._name)
+        wait_for_the_end(self._dynamodb, self._name)
         given = {key: self._properties[key] for key in _MADE_WITH if key in self._properties}
         self._dynamodb.create_table(TableName=self._name, **given)
         self.wait()
@@ -122,13 +119,13 @@ class Table:
         at = at.replace(microsecond=0)  # as its name has it
         temporary = beside(self._name, at)
         self._restore_beside(temporary, at)
-        _wait(self._dynamodb, temporary)
+        wait(self._dynamodb, temporary)
         put = sum(self._put_missing(item) for item in scan(self._dynamodb, temporary))
         self._dynamodb.delete_table(TableName=temporary)
         return put
 
     def _restore_beside(self, temporary: str, at: datetime) -> None:
-        _wait_for_the_end(self._dynamodb, temporary)
+        wait_for_the_end(self._dynamodb, temporary)
         errors = self._dynamodb.exceptions
         try:
             self._dynamodb.restore_table_to_point_in_time(
@@ -166,7 +163,7 @@ class Table:
 
     def wait(self) -> None:
         """Until it can be used. Raises CommandError after some hours."""
-        _wait(self._dynamodb, self._name)
+        wait(self._dynamodb, self._name)
 
     def put_settings_right(self) -> None:
         """What a restored table lacks (DynamoDB API Reference, RestoreTableFromBackup): its
@@ -227,7 +224,7 @@ class Table:
 
     def _keep_backups(self) -> None:
         wanted = self._properties["PointInTimeRecoverySpecification"]
-        for again in _until_deadline():
+        for again in until_deadline():
             try:
                 self._dynamodb.update_continuous_backups(
                     TableName=self._name, PointInTimeRecoverySpecification=wanted
@@ -278,47 +275,3 @@ def beside(name: str, at: datetime) -> str:
     """
     suffix = f"-recovery-{at:%Y%m%dT%H%M%SZ}"
     return name[-(255 - len(suffix)) :] + suffix
-
-
-def _described(dynamodb: Any, name: str) -> dict[str, Any] | None:
-    try:
-        return dict(dynamodb.describe_table(TableName=name)["Table"])
-    except dynamodb.exceptions.ResourceNotFoundException:
-        return None
-
-
-def _stays(found: Mapping[str, Any] | None) -> bool:
-    return found is not None and found["TableStatus"] != "DELETING"
-
-
-def _wait_for_the_end(dynamodb: Any, name: str) -> None:
-    """Of a deletion that is under way: only then the name can be had again."""
-    for again in _until_deadline():
-        found = _described(dynamodb, name)
-        if found is None or _stays(found):
-            return
-        if not again:
-            raise CommandError(f"{name} is still {found['TableStatus']}: run this again later")
-
-
-def _wait(dynamodb: Any, name: str) -> None:
-    for again in _until_deadline():
-        found = _described(dynamodb, name)
-        if found is None or not _stays(found):
-            raise CommandError(f"{name} was deleted meanwhile: run this again")
-        ready = {
-            index.get("IndexStatus", "ACTIVE") for index in found.get("GlobalSecondaryIndexes", [])
-        }
-        if found["TableStatus"] == "ACTIVE" and ready <= {"ACTIVE"}:
-            return
-        if not again:
-            raise CommandError(f"{name} is still {found['TableStatus']}: run this again later")
-
-
-def _until_deadline() -> Iterator[bool]:
-    """Whether there is time for another try; it waits before each but the first."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        yield True
-        time.sleep(_POLL_SECONDS)
-    yield False

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from operations import recovered_tables
+from operations import table_states
 from operations.cloud import CommandError
 from operations.recovered_tables import Table, beside
 from tests.component.emulated_aws import EmulatedAws, emulated_aws
@@ -175,7 +175,7 @@ def raising(live: Any, name: str) -> Any:
 def test_one_that_is_being_deleted_is_gone_and_made_again_after_that(
     aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovered_tables, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(table_states, "_POLL_SECONDS", 0.01)
     live = table(aws)
     live._dynamodb = Deleting(aws.client("dynamodb"), NAME, looks=4)
     assert not live.there()
@@ -183,7 +183,37 @@ def test_one_that_is_being_deleted_is_gone_and_made_again_after_that(
     assert live.there()
 
 
-def test_one_that_goes_while_it_is_waited_for_is_told(aws: EmulatedAws) -> None:
+class UnseenAtFirst:
+    """DynamoDB that does not show a table at the first looks, as it may; the emulator does."""
+
+    def __init__(self, dynamodb: Any, looks: int) -> None:
+        self._dynamodb, self._looks = dynamodb, looks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dynamodb, name)
+
+    def describe_table(self, **given: Any) -> Any:
+        self._looks -= 1
+        if self._looks >= 0:
+            raise refusal(self, "ResourceNotFoundException")
+        return self._dynamodb.describe_table(**given)
+
+
+def test_one_that_was_just_made_is_waited_for_though_it_is_not_seen_yet(
+    aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_states, "_POLL_SECONDS", 0.01)
+    live = table(aws)
+    live._dynamodb = UnseenAtFirst(aws.client("dynamodb"), looks=3)
+    live.make_empty()
+    assert live.there()
+
+
+def test_one_that_goes_while_it_is_waited_for_is_told(
+    aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_states, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(table_states, "_UNSEEN_SECONDS", 0.05)
     live = table(aws)
     with pytest.raises(CommandError, match="deleted meanwhile"):
         live.wait()
