@@ -5,8 +5,8 @@ S3, metadata and API are a stand-in; see host_machine for what is played on the 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from chalicelib.domain.registry_host import (
 )
 from operations.host import RELOAD_COMMAND
 from tests.component.cloud_stand_in import API_PATH, BUCKET, REGION, Cloud, running_cloud
-from tests.component.host_machine import COMMANDS, HostMachine
+from tests.component.host_machine import HostMachine
 from tests.component.real_host import free_port
 from tests.component.throwaway_pki import Leaf, ThrowawayCa, certificate_pem, crl_pem, key_pem
 
@@ -57,7 +57,7 @@ class Deployment:
             "trust/client-ca.crl": crl_pem(self.client_ca.crl(5)),
         }
 
-    def set_up(self) -> int | None:
+    def set_up(self) -> int:
         return self.machine.run(f"sh {GIVEN}")
 
     def serves(self) -> None:
@@ -70,30 +70,26 @@ class Deployment:
         code = self.set_up()
         assert (code, reason in self.machine.said) == (1, True), self.machine.said
 
-    def power_fails(self, command: str, every: int, commands: Sequence[str] = COMMANDS) -> int:
+    def power_fails(self, command: str, spared: Sequence[str] = ()) -> list[str]:
         """The power fails in runs of it, each time later, and the next run ends well.
 
-        every: how many starts of these commands later. From the same disk each time. How often it
-        failed before a run came to its end.
+        Before which commands it failed; spared: see HostMachine.cuts.
         """
+        with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
+            cuts = self.machine.cuts(command, Path(directory), spared)
+            for cut in cuts:
+                self.starts_from(cut.disk)
+                self.serves()
+                assert self.machine.container("registry-former") == "", cut.command
+                assert self.status() == "200", cut.command
+                assert self.machine.leftovers() == [], cut.command
+        return [cut.command for cut in cuts]
+
+    def starts_from(self, disk: Path) -> None:
+        """The machine is started again, with another disk."""
         self.machine.down()
-        before = self.scratch / "disk"
-        shutil.copytree(self.machine.sandbox.disk, before, symlinks=True)
-        points = 0
-        while True:
-            self.machine.format(before)
-            self.machine.up()
-            ended = self.machine.run_until(command, 1 + points * every, commands) is not None
-            self.machine.down()
-            self.machine.up()
-            self.serves()
-            assert self.machine.container("registry-former") == ""
-            assert self.status() == "200"
-            assert self.machine.leftovers() == []
-            self.machine.down()
-            if ended:
-                return points
-            points += 1
+        self.machine.format(disk)
+        self.machine.up()
 
     @property
     def registry(self) -> str:

@@ -10,15 +10,18 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localcloud.sandbox import PATH, Sandbox
+from localcloud.sandbox import GONE_AT_BOOT, PATH, Sandbox
 
 INSTANCE = "i-0123456789abcdef0"
 PATIENCE = 90.0
 SHIMS = "/opt/shims"
+SHIM_OF_DOCKER = "/opt/shim-of-docker"  # apt-get puts it there: before, docker is not installed
+ASKED = "/root/cut"
 
 SYSTEMCTL = r"""#!/bin/sh
 # A stand-in for systemctl: starts what the units' ExecStart says, without systemd's confinement.
@@ -217,7 +220,8 @@ if [ "$failures" -gt 0 ]; then
 fi
 case "$*" in
   *' update') ;;
-  *' install '*' docker.io') cp /opt/docker /usr/local/bin/docker ;;
+  *' install '*' docker.io') cp /opt/docker /usr/local/bin/docker
+    [ ! -e /opt/shim-of-docker ] || mv /opt/shim-of-docker /opt/shims/docker ;;
   *' install '*' apparmor')
     case "$*" in *' docker.io '*) cp /opt/docker /usr/local/bin/docker ;; esac
     printf '#!/bin/sh\n' >/usr/local/sbin/apparmor_parser
@@ -226,13 +230,22 @@ case "$*" in
 esac
 """
 
-# Everything that the set-up, registry-refresh and registry-host start, for counting.
-COMMANDS = (
-    *("awk", "cat", "chgrp", "chmod", "cmp", "cp", "curl", "cut", "date", "df", "dirname"),
-    *("docker", "find", "flock", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv", "nginx"),
-    *("od", "openssl", "readlink", "rm", "sed", "sh", "sha256sum", "sort", "ss", "stat"),
-    *("sync", "systemctl", "tail", "tar", "tr", "xargs"),
+# What of a set-up's run changes the disk for good, as patterns of sh: each rename and link, what it
+# tells docker and systemd to do, what it throws away. What comes between is laid aside only.
+CHANGES = (
+    *("mv *", "ln *", "rm -f /var/lib/registry-trust/registry/*"),
+    "rm -rf /usr/local/lib/registry-trust/[0-9a-f]*",
+    *(f"docker {verb} *" for verb in ("pull", "rename", "stop", "start", "run", "rm")),
+    "systemctl [a-z]*",  # `systemctl -q ...` only looks
 )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Before which command the power fails, and the disk as it is then, in a directory."""
+
+    command: str
+    disk: Path
 
 
 @dataclass
@@ -263,7 +276,8 @@ class HostMachine:
             "/opt/docker": DOCKER,
             # The set-up waits in seconds for what takes tenths of them here.
             "/usr/local/bin/sleep": (
-                '#!/bin/sh\necho "$1" >>/var/log/sleep.calls\nexec /usr/bin/sleep 0.1\n'
+                '#!/bin/sh\necho "$1" >>/var/log/sleep.calls\n'
+                "exec /usr/bin/sleep $(cat /opt/a-second 2>/dev/null || echo 0.1)\n"
             ),
         }.items():
             self.write(path, text, 0o755)
@@ -293,15 +307,33 @@ class HostMachine:
 
     def down(self) -> None:
         """Power off."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
+        if self.process and self.process.stdin:
+            # Once this has ended nobody in there holds a port any more.
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(b"kill -KILL -1; exit\n")
+                self.process.stdin.close()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         self.process = None
 
     def format(self, disk: Path) -> None:
         """Give it this disk; it has to be down."""
         shutil.rmtree(self.sandbox.disk)
         shutil.copytree(disk, self.sandbox.disk, symlinks=True)
+
+    def copy_disk(self, directory: Path) -> Path:
+        """The disk as it is now, there: without what is gone at a boot."""
+        gone = {str(self.path(name)) for name in GONE_AT_BOOT}
+        shutil.copytree(
+            self.sandbox.disk,
+            directory,
+            symlinks=True,
+            ignore=lambda path, names: names if path in gone else [],
+        )
+        return directory
 
     def leftovers(self) -> list[str]:
         """What no set-up may leave: files laid aside, work directories."""
@@ -312,10 +344,13 @@ class HostMachine:
         made += [*self.path("/var/lib/registry-trust").rglob("*.new")]
         return sorted(p.name for p in (*hidden, *made))
 
-    def run(self, command: str, path: str = PATH) -> int | None:
-        """As root in a shell of the machine, whose exit code; None when the power failed.
+    def run(
+        self, command: str, path: str = PATH, meanwhile: Callable[[], None] = lambda: None
+    ) -> int:
+        """As root in a shell of the machine, whose exit code.
 
-        What it said is in `said` then, the errors too.
+        What it said is in `said` then, the errors too. meanwhile: called again and again until it
+        has ended.
         """
         assert self.process
         assert self.process.stdin
@@ -332,9 +367,9 @@ class HostMachine:
         deadline = time.monotonic() + PATIENCE
         while not code.exists():
             assert time.monotonic() < deadline, f"{command} has not ended: {self.said}"
-            if self.process.poll() is not None:
-                return None
-            time.sleep(0.02)
+            assert self.process.poll() is None, f"the machine went down at {command}"
+            meanwhile()
+            time.sleep(0.01)
         return int(code.read_text())
 
     @property
@@ -365,23 +400,48 @@ class HostMachine:
         file = self.path(f"/var/lib/docker-stand-in/{name}/id")
         return file.read_text().strip() if file.exists() else ""
 
-    def run_until(
-        self, command: str, number: int, commands: Sequence[str] = COMMANDS
-    ) -> int | None:
-        """Run it, and have the power fail right before its *number*-th start of one of these."""
-        shutil.rmtree(self.path(SHIMS), ignore_errors=True)
-        self.write(f"{SHIMS}/starts", "0\n")
-        for name in commands:
-            if name == "docker" and not self.path("/usr/local/bin/docker").exists():
-                continue  # or the set-up would take it for installed
+    def cuts(self, command: str, directory: Path, spared: Sequence[str] = ()) -> list[Cut]:
+        """Run it to its end; what a power cut right before each of its CHANGES would have left.
+
+        The disks go below *directory*. Left out is what registry-refresh changes, for it has tests
+        of its own, and what *spared*, patterns of sh, has.
+        """
+        self._write_shims(spared)
+        asked, cuts = self.path(ASKED), list[Cut]()
+
+        def copy_when_asked() -> None:
+            if asked.exists():
+                disk = self.copy_disk(directory / str(len(cuts)))
+                cuts.append(Cut(asked.read_text().strip(), disk))
+                asked.unlink()
+
+        assert self.run(command, f"{SHIMS}:{PATH}", copy_when_asked) == 0, self.said
+        shutil.rmtree(self.path(SHIMS))
+        return cuts
+
+    def _write_shims(self, spared: Sequence[str]) -> None:
+        for name in sorted({change.split()[0] for change in CHANGES}):
+            comes_later = name == "docker" and not self.path("/usr/local/bin/docker").exists()
             self.write(
-                f"{SHIMS}/{name}",
-                f"#!/bin/sh\nread -r n <{SHIMS}/starts; n=$((n + 1)); echo $n >{SHIMS}/starts\n"
-                f"[ $n != {number} ] || kill -KILL -1\n"
-                f'exec {self._program(name)} "$@"\n',
+                SHIM_OF_DOCKER if comes_later else f"{SHIMS}/{name}",
+                f"""#!/bin/sh
+case "{name} $*" in
+  {_alternatives(spared or ["none"])}) ;;
+  {_alternatives(CHANGES)})
+    printf '%s\n' "{name} $*" >{ASKED}.new
+    /usr/bin/mv {ASKED}.new {ASKED}
+    while [ -e {ASKED} ]; do /usr/bin/sleep 0.01; done ;;
+esac
+exec {self._program(name)} "$@"
+""",
                 0o755,
             )
-        return self.run(command, f"{SHIMS}:{PATH}")
+        self.write(
+            f"{SHIMS}/sh",
+            f"#!/bin/sh\ncase ${{1-}} in */registry-refresh) PATH={PATH} ;; esac\n"
+            'exec /usr/bin/sh "$@"\n',
+            0o755,
+        )
 
     def _program(self, name: str) -> str:
         """Where the machine has it; docker comes to where stand-ins are."""
@@ -389,3 +449,7 @@ class HostMachine:
         if name == "docker" or self.path(own).exists():
             return own
         return shutil.which(name, path="/usr/sbin:/usr/bin") or name
+
+
+def _alternatives(patterns: Sequence[str]) -> str:
+    return " | ".join(pattern.replace(" ", r"\ ") for pattern in patterns)
