@@ -22,6 +22,7 @@ from operations import authorities
 from operations.ca_parameters import CaParameters, StoredSet
 from operations.cloud import CommandError
 from operations.coverage import Coverage
+from operations.rotation_words import Words
 
 _POLL_SECONDS = 5.0
 _SAID_SECONDS = 60.0
@@ -69,7 +70,7 @@ class Rotation:
         clock: Clock,
     ) -> None:
         self._kind = kind
-        self._stage = stage
+        self._words = Words(kind, stage)
         self._parameters = parameters
         self._coverage = coverage
         self._make = make
@@ -101,15 +102,15 @@ class Rotation:
         if known.pending and not self._is_published(known):
             print(f"the {self._kind} CA {known.pending[0]} is made, but was not published")
             self._publish(known)
-            self._say_next("activate", "--wait 900")
+            self._words.say_next("activate", "--wait 900")
             return
         if why := rotation.against_rotating(known):
             step = "activate" if known.pending else "retire"
-            raise CommandError(f"{why}; next: {self._command(step)}")
+            raise CommandError(f"{why}; next: {self._words.command(step)}")
         id_ = self._add(key_type, stored)
         print(f"the {self._kind} CA {id_} is made: trusted from now on, it signs nothing yet")
         print("registry hosts take it up within a minute, enrolled instances within minutes")
-        self._say_next("activate", "--wait 900")
+        self._words.say_next("activate", "--wait 900")
 
     def activate(self, wait: float, *, force: bool, people_told: bool) -> None:
         """Have the new CA sign, once everybody trusts it. wait: seconds. Raises CommandError."""
@@ -129,14 +130,14 @@ class Rotation:
             )
 
         left = self._wait_for(new, obstacles, wait)
-        self._refuse(left, "activate", force=force, told=_told_option(left, people_told))
+        self._words.refuse(left, "activate", force=force, people_told=people_told)
         self._need_key(new)
         activated = known.activated(new)
         self._replace(stored, activated)
         print(f"the {self._kind} CA {new} signs from now on")
         self._publish(activated)
         self._settle()
-        self._say_after_activation()
+        self._words.after_activation()
 
     def retire(self, *, force: bool) -> None:
         """Trust the former CA no more, once nothing lives under it. Raises CommandError."""
@@ -148,7 +149,7 @@ class Rotation:
         old, facts = known.former[0], self._coverage.facts()
         settled = stored.changed_at + AUTHORITIES_KEPT
         left = rotation.against_retiring(self._kind, old, known.active, facts, settled)
-        self._refuse(left, "retire", force=force)
+        self._words.refuse(left, "retire", force=force)
         self._drop(stored, old, keep_key=bool(left))
 
     def abandon(self) -> None:
@@ -184,11 +185,12 @@ class Rotation:
         """Print how far a rotation has come, and what to do next; nothing when there is none."""
         known = self._parameters.read().known
         if not self._is_published(known):
-            print(f"{self._kind:<7} not published as it is: {self._command('publish', kind=False)}")
+            publish = self._words.command("publish", kind=False)
+            print(f"{self._kind:<7} not published as it is: {publish}")
         if known.pending:
             self._describe_pending(known)
         elif known.former:
-            print(f"{self._kind:<7} next: {self._command('retire')}")
+            print(f"{self._kind:<7} next: {self._words.command('retire')}")
         self._say_left_keys(known)
 
     # --- their parts
@@ -254,7 +256,7 @@ class Rotation:
             raise CommandError(
                 f"the key of CA {id_} is not there, so it cannot sign. Put it back from a backup: "
                 "scripts/ca restore; or take the CA back and make another: "
-                f"{self._command('retire', '--abandon')}"
+                f"{self._words.command('retire', '--abandon')}"
             )
 
     def _active_already(self, known: AuthoritySet) -> None:
@@ -263,15 +265,15 @@ class Rotation:
             self._publish(known)
         self._settle()
         if known.former:
-            self._say_after_activation()
+            self._words.after_activation()
 
     def _nothing_to_retire(self, known: AuthoritySet) -> None:
         self._finish(known)
         if known.pending:
             raise CommandError(
                 f"CA {known.pending[0]} is not yet activated, so {known.active} cannot be retired;"
-                f" next: {self._command('activate')}, or, to take the new one back: "
-                f"{self._command('retire', '--abandon')}"
+                f" next: {self._words.command('activate')}, or, to take the new one back: "
+                f"{self._words.command('retire', '--abandon')}"
             )
         print(f"nothing to retire: {known.active} is the only {self._kind} CA")
 
@@ -307,25 +309,6 @@ class Rotation:
             pause = max(_POLL_SECONDS, 2 * (now - began))  # of a large fleet a look takes long
             self._clock.sleep(min(pause, max(0.0, end - now)))
 
-    def _refuse(self, left: Sequence[Obstacle], step: str, *, force: bool, told: str = "") -> None:
-        if not left:
-            return
-        if force:
-            print("by force:")
-            for each in left:
-                print("\n".join([f"  {each.lacking}", *_indented(each.details)]))
-                print(f"    breaks: {each.breaks}")
-            return
-        said = [f"too early to {step} the {self._kind} CA; nothing was changed"]
-        for each in left:
-            said += [f"  {each.lacking}", *_indented(each.details)]
-        wait = ("--wait 900",) if step == "activate" and any(e.passes for e in left) else ()
-        options = tuple(option for option in (told, *wait) if option)
-        said.append(f"next: {self._command(step, *options)}")
-        said.append("or by force (--force), which breaks:")
-        said += [f"  {breaks}" for breaks in dict.fromkeys(each.breaks for each in left)]
-        raise CommandError("\n".join(said))
-
     def _follow(self, known: AuthoritySet, wait: float) -> None:
         """How far the new CA has come, until everybody is with it who needs nobody's hand."""
         made = rotation.made_at(known.certificates[known.active])
@@ -334,14 +317,12 @@ class Rotation:
             return rotation.after_distrusting(self._kind, known.active, made, facts)
 
         left = self._wait_for(known.active, behind, wait)
-        for each in left:
-            print("\n".join([f"  {each.lacking}", *_indented(each.details)]))
+        self._words.say(left)
         if not left:
             print("everybody is with it")
         elif any(each.passes for each in left):
-            print(
-                f"next, to see how far it has come: {self._command('distrust', '--yes --wait 900')}"
-            )
+            again = self._words.command("distrust", "--yes --wait 900")
+            print(f"next, to see how far it has come: {again}")
         else:
             print("all that comes by itself is there; what is listed needs somebody's hand")
 
@@ -349,9 +330,10 @@ class Rotation:
         new, facts = known.pending[0], self._coverage.facts()
         print(f"{self._kind:<7} trust in {new}: {rotation.progress(self._kind, new, facts)}")
         made = rotation.made_at(known.certificates[new])
-        for each in rotation.against_activating(self._kind, new, made, facts, people_told=False):
-            print("\n".join([f"  {each.lacking}", *_indented(each.details)]))
-        print(f"{self._kind:<7} next: {self._command('activate', '--wait 900')}")
+        self._words.say(
+            rotation.against_activating(self._kind, new, made, facts, people_told=False)
+        )
+        print(f"{self._kind:<7} next: {self._words.command('activate', '--wait 900')}")
 
     def _goes_on(self, stored: StoredSet) -> bool:
         """Whether the only CA is new, and took another's place: that is what distrusting makes."""
@@ -360,31 +342,8 @@ class Rotation:
         replaced = len(known.certificates) == 1 and stored.version > 1
         return replaced and self._clock.now() < made + _SAME_DISTRUST
 
-    def _say_after_activation(self) -> None:
-        if self._kind is AuthorityKind.SERVER:
-            print("registry hosts renew their certificate within minutes")
-        else:
-            print("what is renewed comes from it; certificates of the former CA hold on")
-        self._say_next("retire")
-
     def _say_left_keys(self, known: AuthoritySet) -> None:
         for id_ in self._parameters.left_keys(known):
             name = self._parameters.key_parameter(id_)
             print(f"there is still the key of {id_}, which is not trusted; once it is of no use:")
             print(f"  aws ssm delete-parameter --name {name}")
-
-    def _say_next(self, step: str, *options: str) -> None:
-        print(f"next: {self._command(step, *options)}")
-
-    def _command(self, step: str, *options: str, kind: bool = True) -> str:
-        words = ["scripts/ca", step, *([str(self._kind)] if kind else [])]
-        return " ".join([*words, "--stage", self._stage, *options])
-
-
-def _told_option(left: Sequence[Obstacle], people_told: bool) -> str:
-    hands = any(not each.passes for each in left)
-    return "--people-told" if people_told or hands else ""
-
-
-def _indented(details: Sequence[str]) -> list[str]:
-    return [f"    {each}" for each in details]
