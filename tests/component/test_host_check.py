@@ -374,6 +374,7 @@ def test_workers_open_rotated_logs_again_where_the_directory_is_of_their_group(
 
             def is_followed() -> bool:
                 made.ask(made.client_ca.client())
+                time.sleep(0.1)  # it is written once the answer is sent
                 return bool((logs / "access.log").read_text())
 
             if follows:
