@@ -364,6 +364,8 @@ def test_workers_open_rotated_logs_again_where_the_directory_is_of_their_group(
         config = Path(made.layout.config_dir, "nginx.conf")
         made.write_files()
         config.write_text(config.read_text().replace("user nobody;", "user nobody nogroup;"))
+        for path, mode in {str(prefix / "host"): 0o755, **made.layout.directories}.items():
+            Path(path).chmod(mode)  # whatever the umask
         logs = Path(made.layout.log_dir)
         shutil.chown(logs, "root", group)
         with running_nginx(made.layout):
